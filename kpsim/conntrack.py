@@ -349,8 +349,7 @@ class ConntrackTable:
             self._unassured[key] = None
         self._found[key] = Found(entry, Direction.ORIGINAL)
         self._found[entry.reply] = Found(entry, Direction.REPLY)
-        self._sequence += 1
-        self._arm(key, earliest_end_ns, self._sequence)
+        self._time(key, earliest_end_ns)
 
     def confirm(self, entry: Entry, now_ns: int) -> Clash | None:
         """Adds the entry of a packet that leaves the node.
@@ -462,12 +461,16 @@ class ConntrackTable:
         if not entry.replies_only:
             self._found[entry.original] = Found(entry, Direction.ORIGINAL)
         self._found[entry.reply] = Found(entry, Direction.REPLY)
+        self._time(key, entry.ends_ns)
+
+    def _time(self, key: FlowTuple, ends_ns: int) -> None:
+        """Gives an entry a timer, unless it has one that is early enough, be it of an entry of this key that is gone."""
         at_ns, sequence = self._timed.get(key, (None, 0))
         if at_ns is None:
             self._sequence += 1
-            self._arm(key, entry.ends_ns, self._sequence)
-        elif entry.ends_ns < at_ns:
-            self._arm(key, entry.ends_ns, sequence)
+            self._arm(key, ends_ns, self._sequence)
+        elif ends_ns < at_ns:
+            self._arm(key, ends_ns, sequence)
 
     def _arm(self, key: FlowTuple, at_ns: int, sequence: int) -> None:
         self._timed[key] = at_ns, sequence

@@ -89,6 +89,8 @@ class Netns(NodeFacts):
         self.programmed: dict[Family, Programmed] = {}  #: what each family was told last, by ``load``
         self._registered: dict[Family, tuple[HookEntry, ...]] = dict.fromkeys(Family, ())
         self._entries: dict[Family, dict[Hook, tuple[HookEntry, ...]]] = {}
+        #: what is called at the hooks, in order, with the names of the base chains
+        self.arrangement: dict[Family, tuple[object, ...]] = {}
         for family in Family:
             self._arrange(family)
 
@@ -103,7 +105,7 @@ class Netns(NodeFacts):
         other.memory = self.memory.copy() if lists else Memory()
         other.memory.ipvs = self.memory.ipvs.copy(connections=connections, templates=lists)
         other.programmed, other._registered = dict(self.programmed), dict(self._registered)
-        other._entries, other.ipsets = dict(self._entries), dict(self.ipsets)
+        other._entries, other.ipsets, other.arrangement = dict(self._entries), dict(self.ipsets), dict(self.arrangement)
         return other
 
     @property
@@ -235,6 +237,7 @@ class Netns(NodeFacts):
         newest_first = entries[::-1]
         ordered = sorted(newest_first, key=lambda entry: entry.priority)
         self._entries[family] = {hook: tuple(entry for entry in ordered if entry.hook is hook) for hook in Hook}
+        self.arrangement[family] = tuple((e.hook, e.priority, e.name, *named_chains(e)) for e in ordered)
 
     def commit(self, effects: Effects, now_ns: int) -> Committed:
         """Applies a walk's effects. Returns the connections that ended, and a clash if there was one.
@@ -257,14 +260,6 @@ class Netns(NodeFacts):
         """Takes in a connection whose packets are known to pass as others did (``ConntrackTable.admit``)."""
         self.version = object()
         self.conntrack.admit(entry, earliest_end_ns)
-
-    def arrangement(self, family: Family) -> tuple[object, ...]:
-        """What is called at the hooks, in order, with the names of the base chains."""
-        return tuple(
-            (hook, entry.priority, entry.name, *named_chains(entry))
-            for hook, entries in self._entries[family].items()
-            for entry in entries
-        )
 
     def collect(self, now_ns: int) -> tuple[Destroyed, ...]:
         """Runs a round of the connection table's collector (CT-3.9, CT-7.4). Returns the entries that it removed."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,14 +143,20 @@ def run(
     settings: Sequence[str] = (),
     progress: Progress | None = None,
     long: bool = False,
+    walk_all: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a scenario: a loaded one, a file, a built-in by name, or a draft. ``settings`` are ``path=value`` overrides.
+
+    With ``walk_all`` every packet of short connections is walked, in place of letting them go as others went. The result is
+    the same.
 
     ``note`` is called before a run of minutes. InputError names file, line and field of everything that is wrong in the
     scenario and its expectations, and refuses a run of hours unless ``long``.
     """
     loaded = _loaded(scenario, mode, seed, settings)
+    if walk_all:
+        loaded = replace(loaded, walk_all=True)
     check_names(loaded)
     permit(effort_of(loaded), long=long, note=note)
     return RunResult(loaded, simulate(loaded, progress=progress))

@@ -95,6 +95,14 @@ DeriveSlicesOption = Annotated[
     ),
 ]
 LongOption = Annotated[bool, typer.Option("--long", help="Begin also what will take hours, by the estimate.")]
+WALKED = "--walk-all: every packet of short connections is walked; only the time that it takes is another"
+WalkAllOption = Annotated[
+    bool,
+    typer.Option(
+        "--walk-all",
+        help="Walk every packet of short connections, in place of letting them go as others went: slower, and nothing else changes.",
+    ),
+]
 ClusterArgument = Annotated[
     list[Path],
     typer.Argument(

@@ -11,7 +11,16 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.completion import complete_workload
-from kpsim.cli.options import Format, FormatOption, LongOption, ModeOption, complete_scenario, path_given
+from kpsim.cli.options import (
+    WALKED,
+    Format,
+    FormatOption,
+    LongOption,
+    ModeOption,
+    WalkAllOption,
+    complete_scenario,
+    path_given,
+)
 from kpsim.cli.printing import console, go_on_without_reader, note
 from kpsim.cli.scenario import noted_draft
 from kpsim.errors import InputError, printable
@@ -103,6 +112,7 @@ def run(
         ),
     ] = "",
     long: LongOption = False,
+    walk_all: WalkAllOption = False,
     format: FormatOption = Format.TEXT,
 ) -> None:
     """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
@@ -133,8 +143,17 @@ def run(
         return
     with progress_bar() as progress:
         result = run_scenario(
-            chosen, mode=mode, seed=seed, settings=set_ or (), progress=progress, long=long, note=note
+            chosen,
+            mode=mode,
+            seed=seed,
+            settings=set_ or (),
+            progress=progress,
+            long=long,
+            walk_all=walk_all,
+            note=note,
         )
+    if walk_all:
+        note(WALKED)
     for text in result.scenario.notes:
         note(text)
     several = None

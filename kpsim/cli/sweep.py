@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import LongOption, ModeOption, complete_scenario, path_given
+from kpsim.cli.options import WALKED, LongOption, ModeOption, WalkAllOption, complete_scenario, path_given
 from kpsim.cli.printing import console, go_on_without_reader, note
 from kpsim.errors import InputError, printable
 
@@ -113,6 +113,7 @@ def sweep(
         typer.Option("--out", metavar="DIR", help="Write frames, pictures and a page here.", parser=path_given),
     ] = None,
     long: LongOption = False,
+    walk_all: WalkAllOption = False,
     format: Annotated[SweepFormat, typer.Option("--format", help="How to print.")] = SweepFormat.TEXT,
 ) -> None:
     """Run a scenario for every combination of values, each with the same seeds, and say how figures vary.
@@ -133,8 +134,11 @@ def sweep(
     with count_bar("runs") as progress:
         result = run_sweep(
             scenario, vary=vary or (), seeds=seeds, seed=seed, mode=mode, settings=set_ or (), goal=goal, figures=figure or (),
-            jobs=jobs, scheduler=scheduler, keep=False if no_cache else cache or True, progress=progress, long=long, note=note,
+            jobs=jobs, scheduler=scheduler, keep=False if no_cache else cache or True, progress=progress, long=long,
+            walk_all=walk_all, note=note,
         )  # fmt: skip
+    if walk_all:
+        note(WALKED)
     _print(result, format)
     if out is not None:
         files = result.write(out)

@@ -36,7 +36,7 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
         _Unused(("limit",), "a packet that is drawn goes one way", without=("expand", "probes")),
     ),
     "sweep": (_Unused(("jobs", "long"), "the cluster's workers compute, as long as it takes", beside="scheduler"),),
-    "run": (_Unused(("long",), "no connection is drawn", beside="exact"),),
+    "run": (_Unused(("long", "walk_all"), "no connection is drawn", beside="exact"),),
     "rules": (_ALLOW_UNKNOWN,),
     "migrate": (_ALLOW_UNKNOWN,),
     "survey": (_ALLOW_UNKNOWN,),

@@ -45,6 +45,7 @@ class Scenario:
     loaded: Mapping[int, RulesBeside] = field(
         default_factory=dict
     )  #: those of each ``loadRules`` event, by its position
+    walk_all: bool = False  #: no short connection goes as one before did: the same results, after a longer time
 
     @property
     def name(self) -> str:

@@ -59,9 +59,9 @@ def blank_log(scenario: Scenario, seed: int) -> RunLog:
 
 
 class Run:
-    """All parts of one run. A run is used once. With ``walk_all`` no short connection goes as one before did."""
+    """All parts of one run. A run is used once."""
 
-    def __init__(self, scenario: Scenario, seed: int, *, walk_all: bool = False) -> None:
+    def __init__(self, scenario: Scenario, seed: int) -> None:
         spec = scenario.spec
         self.scenario = scenario
         self.spec = spec
@@ -76,7 +76,7 @@ class Run:
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
             self.nodes, scenario.proxy, seed, self.workloads.at_ip, self.workloads.version, limit_icmp=spec.icmp_rate_limit,
-            walk_all=walk_all, beside=scenario.beside, strays=stray_pods(spec.workloads, self.nodes),
+            walk_all=scenario.walk_all, beside=scenario.beside, strays=stray_pods(spec.workloads, self.nodes),
         )  # fmt: skip
         objects = (*scenario.objects, *scenario.created.values())
         cidrs = service_cidrs(

@@ -279,6 +279,7 @@ class _Asking:
         return nullcontext()
 
     def connect(self, packet: Packet, at_node: str, _now_ns: int, _key: Hashable, **how: Any) -> Attempt:
+        how.pop("short")  # what its client does afterwards changes nothing about its end
         self.sent.append((packet, at_node, how))
         return Attempt(Fate.DROPPED)
 

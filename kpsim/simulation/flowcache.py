@@ -135,7 +135,7 @@ class FlowCache:
         told = netns.programmed.get(node.family)
         if told is node.told:
             return True
-        if told is None or netns.arrangement(node.family) != node.arrangement:
+        if told is None or netns.arrangement[node.family] != node.arrangement:
             return False
         tables = told.ruleset.tables
         for key, chain in node.chains:

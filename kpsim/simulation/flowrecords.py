@@ -287,7 +287,7 @@ class Recording:
                 every.append(Asked(addresses=tests))
         asks = Asked.union(every)
         node = PassedNode(
-            netns, family, told, routing, netns.sysctls, netns.arrangement(family), tuple(chains.values()), sets,
+            netns, family, told, routing, netns.sysctls, netns.arrangement[family], tuple(chains.values()), sets,
             asks.keeps, kept,
         )  # fmt: skip
         return node, asks

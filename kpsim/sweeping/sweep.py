@@ -108,6 +108,7 @@ def sweep(
     keep: Path | str | bool = True,
     progress: Progress | None = None,
     long: bool = False,
+    walk_all: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> SweepResult:
     """Run a scenario for every combination of values, each with the same seeds.
@@ -116,7 +117,7 @@ def sweep(
     scenario's own, and those that follow it. With ``goal``, a condition on a figure, the first dial's values are not all run: its
     least value for which the goal holds is searched. ``figures`` are reported beside the usual ones. ``jobs`` processes compute, by
     default as many as there are processors; with ``scheduler`` the workers of a Dask cluster do. ``keep`` is the directory of finished
-    runs; True is one below the user's cache directory, False none.
+    runs; True is one below the user's cache directory, False none. With ``walk_all`` every packet of short connections is walked.
 
     InputError names everything that is wrong with the scenario, a path or a value, before anything runs.
     """
@@ -129,7 +130,9 @@ def sweep(
     if jobs is not None and jobs < 1:
         raise InputError(f"-j {jobs}: expected at least one process")
     runs = _runs(dials, seeds, searched=sought is not None)
-    loader = _Loader(scenario, dials, settings, mode, seed, [*([sought] if sought else []), *asked])
+    loader = _Loader(
+        scenario, dials, settings, mode, seed, [*([sought] if sought else []), *asked], walk_all=walk_all
+    )  # fmt: skip
     first = loader.check()
     all_seeds = [first.seed + number for number in numbers]
     first.with_seed(all_seeds[-1])  # an InputError if that is none
@@ -197,11 +200,12 @@ class _Loader:
 
     def __init__(
         self, path: Path | str, dials: Sequence[Dial], settings: Sequence[str], mode: str | None, seed: int | None,
-        named: Sequence[Expectation],
+        named: Sequence[Expectation], *, walk_all: bool,
     ) -> None:  # fmt: skip
         self._text, self._file = read_scenario(path)
         self._dials, self._settings, self._mode, self._seed, self._named = dials, settings, mode, seed, named
         self._seen: dict[str, Setting] = {}
+        self._walk_all = walk_all
 
     def check(self) -> Scenario:
         """Return the first point's scenario. InputError names every path and value that the scenario does not take, each once."""
@@ -243,6 +247,7 @@ class _Loader:
         scenario = parse_scenario(
             self._text, self._file, settings=[*self._settings, *(value.setting for value in values)]
         )
+        scenario = replace(scenario, walk_all=self._walk_all)
         scenario = scenario if self._seed is None else scenario.with_seed(self._seed)
         return scenario if self._mode is None else scenario.with_mode(str(self._mode))
 

@@ -166,6 +166,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--trace": (["small.yaml"], ["--trace", "t#1"]),
         "--at": (["small.yaml"], ["--at", "1s"]),
         "--long": (["small.yaml"], ["--long"]),
+        "--walk-all": (["small.yaml"], ["--walk-all"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
     },
@@ -190,6 +191,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--no-cache": (_SWEEP, ["--no-cache"]),
         "--out": (_SWEEP, ["--out", "rule.txt"]),
         "--long": (_SWEEP, ["--long"]),
+        "--walk-all": (_SWEEP, ["--walk-all"]),
         "--format": (_SWEEP, ["--format", "csv"]),
     },
     "scenario init": {
