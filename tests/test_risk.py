@@ -13,7 +13,7 @@ from kpsim.cli.application import run_command
 from kpsim.cli.risk import _balancer
 from kpsim.errors import InputError
 from kpsim.risk import Assessment, Verdict, assess
-from kpsim.risk.rules import Cause
+from kpsim.risk.rules import Cause, Remedy
 from kpsim.risk.writing import counts, junit, markdown, text
 from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 
@@ -205,3 +205,37 @@ def test_a_new_pod_takes_a_period_of_its_probe_longer() -> None:
     for kind, seconds in kinds:
         found = one(WEB, kept(1, kind, slow), *pods("n1", kind=kind, spec=slow))
         assert [each.seconds for each in found.findings if each.event == "draining n1"] == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "nodes", "stuck"), [({}, 2, True), ({}, 3, False), ({"maxUnavailable": 1}, 2, False)]
+)
+def test_a_rollout_that_needs_a_node_more_than_there_are(strategy: Json, nodes: int, stuck: bool) -> None:
+    """25 % of two pods is none that may be missing; the scheduler counts pods until they are gone."""
+    held = json.loads(json.dumps(SLEEPS))
+    held["containers"][0]["ports"][0]["hostPort"] = 8080
+    web = kept(2, "Deployment", held, strategy={"rollingUpdate": strategy})
+    found = one(WEB, web, *pods("n1", "n2", kind="Deployment", spec=held), nodes=NODES[:nodes])
+    assert any("its rollout does not get on" in note for note in found.notes) is stuck
+
+
+def test_a_stateful_set_whose_other_pods_are_not_ready_is_no_single_member() -> None:
+    found = one(WEB, kept(2), pods("n1", "n2")[0], pods("n1", "n2", ready=False)[1])
+    assert Remedy.OTHER_NODES in next(each for each in found.findings if each.cause is Cause.ALONE).helps
+
+
+def test_a_drain_that_a_budget_never_lets_happen_takes_nothing() -> None:
+    found = one(service("web", **LOCAL), kept(2), *pods("n1", "n2"), budget(minAvailable=2))
+    assert left(found)["drained", "n1"] == (2, 2)
+    assert [(each.cause, each.event) for each in found.findings] == [
+        (Cause.LOCAL_WINDOW, "a rollout of shop/web"), (Cause.BUDGET, "draining n1, n2"),
+    ]  # fmt: skip
+
+
+def test_remedies_that_fit() -> None:
+    """A percentage grows with the replicas, so more of them do not help."""
+    helps = {}
+    for spec in ({"minAvailable": 2}, {"minAvailable": "100%"}):
+        (finding,) = one(WEB, kept(2), *pods("n1", "n2"), budget(**spec)).findings
+        helps[str(spec["minAvailable"])] = list(finding.helps)
+    assert helps == {"2": [Remedy.ALLOWING_BUDGET, Remedy.REPLICA], "100%": [Remedy.ALLOWING_BUDGET]}

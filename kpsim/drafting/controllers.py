@@ -166,6 +166,8 @@ def _strategy(kind: str, spec: JsonReader) -> Strategy | None:
             return Strategy(
                 _share(rolling, "maxSurge", "25%"), _share(rolling, "maxUnavailable", "25%"), "RollingUpdate"
             )
+        case "StatefulSet" | "DaemonSet" if spec.child("updateStrategy").text("type") == "OnDelete":
+            return Strategy(0, 1, "OnDelete, taken for an operator who deletes pod after pod")
         case "StatefulSet":
             rolling = spec.child("updateStrategy").child("rollingUpdate")
             return Strategy(0, _share(rolling, "maxUnavailable", 1), "a StatefulSet's RollingUpdate")

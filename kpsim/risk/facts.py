@@ -83,6 +83,12 @@ class Keeper:
         return strategy is not None and pods_of(strategy.max_surge, self.replicas, up=True) > 0
 
     @property
+    def takes_none_away(self) -> bool:
+        """Whether its rollout waits for new pods before it takes an old one away (Deployment)."""
+        strategy = self.group.controller.strategy if self.group.controller is not None else None
+        return strategy is not None and self.surges and not pods_of(strategy.max_unavailable, self.replicas, up=False)
+
+    @property
     def holds_host_ports(self) -> bool:
         """Whether two of its pods cannot be on one node."""
         return self.spec.holds_host_ports

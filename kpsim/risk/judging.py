@@ -66,7 +66,7 @@ def _verdict(case: Case) -> Verdict:
     if why := _not_judged(facts):
         return Verdict(facts.title, None, about, notes=(why,))
     found = sorted(findings(case), key=lambda each: list(RULES).index(each.cause))
-    notes = tuple(dict.fromkeys(remarks(facts, case.found.budgets, _machine_off_s(case))))
+    notes = tuple(dict.fromkeys(remarks(facts, case.found.budgets, case.found.nodes, _machine_off_s(case))))
     return Verdict(facts.title, bool(found), about, tuple(found), notes, tuple(_left(case)))
 
 
