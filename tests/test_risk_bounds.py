@@ -47,6 +47,10 @@ def test_the_window_of_a_load_balancer(balancer: Json, period_s: int, failures: 
             Situation([balanced(), *kept("n1", of=spec(sleep=0))], DRAIN, EVENT_S + 15, OUTSIDE, balancer={"interval": "3s", "healthyThreshold": 2}),
             Cause.ALONE,
         ),
+        (  # and it leaves the old one's while that still serves (CP-15.2)
+            Situation([balanced(), *kept("n1", of=spec(sleep=9, starts=5))], DRAIN, EVENT_S + 15, OUTSIDE, balancer={"interval": "1s", "unhealthyThreshold": 1}),
+            Cause.ALONE,
+        ),
         (
             Situation([balanced(), *kept("n1", "n2", "n3", kind="DaemonSet", of=spec(sleep=0), updateStrategy={"rollingUpdate": {"maxUnavailable": 3}})],
                       ROLLOUT, EVENT_S + 15, OUTSIDE, balancer={"interval": "3s", "healthyThreshold": 2}),

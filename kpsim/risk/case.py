@@ -37,6 +37,12 @@ class Timing:
         return self.balancer.resolved(local=local).worst_window_ns / SECOND_NS + self.lag_s
 
     @property
+    def patience_s(self) -> float:
+        """How long, at least, a load balancer goes on sending to a node whose health check fails: N − 1 periods."""
+        found = self.balancer.resolved(local=True)
+        return (found.unhealthy_threshold - 1) * found.interval_ns / SECOND_NS
+
+    @property
     def return_s(self) -> float:
         """How long a load balancer takes to send to a node that can serve again."""
         found = self.balancer.resolved(local=True)
@@ -88,6 +94,16 @@ class Case:
     def back_s(self, keeper: Keeper) -> float:
         """From the creation of a pod until all clients can reach it. A load balancer has to believe in its node first (Local)."""
         return keeper.starts_s + self.timing.lag_s + (self.timing.return_s if self.balanced and self.local else 0)
+
+    def outage_s(self, keeper: Keeper, *, one_by_one: bool) -> float:
+        """For how long clients lose, at most, if all pods end at once. ``one_by_one``: new ones come when the old ones are gone.
+
+        Pods that terminate and still serve are used while none is ready (T-2.3). With the policy Local no health check counts them (CP-15.2), so
+        a load balancer leaves their nodes before their hooks are over.
+        """
+        reached_s = min(keeper.serves_s, self.timing.patience_s) if self.balanced and self.local else keeper.serves_s
+        begins_s = keeper.serves_s if one_by_one else 0.0
+        return max(begins_s + self.back_s(keeper) - reached_s, 0.0)
 
     @property
     def selected(self) -> int:

@@ -105,23 +105,20 @@ def _alone_helps(case: Case, gone: Sequence[Endpoint]) -> Helps:
     (keeper,) = keepers
     if len(gone) > 1 and not case.found.budgets.get(keeper.group.name):
         helps |= helps_with(Remedy.KEEPING_BUDGET)
-    if keeper.kind != STATEFUL_SET:  # the new pod starts at once, and pods that terminate serve meanwhile (T-2.3)
+    if keeper.kind != STATEFUL_SET and not (case.balanced and case.local):
+        # the new pod starts at once, and pods that terminate serve meanwhile (T-2.3)
         helps |= pre_stop(case.back_s(keeper), keeper)
     return helps
 
 
 def _outage_s(case: Case, gone: Sequence[Endpoint], node: str) -> float | None:
-    """How long nobody serves when all pods are evicted at once. None: until an operator acts, since no node takes a new pod.
-
-    Pods that terminate and still serve are used while none is ready (T-2.3). A StatefulSet's pod is replaced after it is gone.
-    """
+    """How long nobody serves when all pods are evicted at once. None: until an operator acts, since no node takes a new pod."""
     others = [each for each in case.found.nodes if each.metadata.name != node]
-    times = []
-    for keeper in keepers_of(gone):
-        if not keeper.takes(others):
-            continue
-        new_s = case.back_s(keeper)
-        times.append(new_s if keeper.kind == STATEFUL_SET else max(new_s - keeper.serves_s, 0.0))
+    times = [
+        case.outage_s(keeper, one_by_one=keeper.kind == STATEFUL_SET)
+        for keeper in keepers_of(gone)
+        if keeper.takes(others)
+    ]
     return min(times, default=None)
 
 
@@ -162,7 +159,7 @@ def _rollouts(case: Case) -> Iterator[Finding]:
     recreated = strategy.recreates
     # with these the new pod comes when the old one is gone
     one_by_one = recreated or keeper.kind in (STATEFUL_SET, DAEMON_SET)
-    seconds = case.back_s(keeper) - (0 if one_by_one else keeper.serves_s)
+    seconds = case.outage_s(keeper, one_by_one=one_by_one)
     if seconds <= 0:
         return
     how = "strategy Recreate" if recreated else f"maxUnavailable {strategy.max_unavailable} of {keeper.replicas}"
