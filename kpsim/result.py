@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kpsim.drafting import Draft
+    from kpsim.reports.expected import ExpectedResult
     from kpsim.reports.plots import Plot
     from kpsim.retracing.connections import ConnectionTrace
     from kpsim.retracing.moments import ClusterAt
-    from kpsim.simulation.expected import Expected
     from kpsim.sweeping.result import SweepResult
 
 
@@ -170,12 +170,13 @@ def expected(
     settings: Sequence[str] = (),
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
-) -> "Expected":
+) -> "ExpectedResult":
     """Compute the losses to be expected of a scenario, without drawing connections. The arguments are those of :func:`run`.
 
     It is the expectation for the course that the cluster takes with the seed. InputError names everything beside rates and odds that
     decides there, such as session affinity and connections that last.
     """
+    from kpsim.reports.expected import ExpectedResult
     from kpsim.simulation.expected import expected_losses
 
     loaded = _loaded(scenario, mode, seed, settings)
@@ -184,7 +185,7 @@ def expected(
             note(text)
         if loaded.expect:
             note("expectations are about connections that are drawn: --exact does not evaluate them")
-    return expected_losses(loaded, progress=progress)
+    return ExpectedResult.of_run(expected_losses(loaded, progress=progress))
 
 
 def _loaded(

@@ -5,6 +5,7 @@ from statistics import fmean, stdev
 
 import pytest
 
+import kpsim
 from kpsim.errors import InputError
 from kpsim.reports.expected import expected_json, expected_text, over_seeds_sentence
 from kpsim.scenario import parse_scenario
@@ -135,3 +136,10 @@ def test_words_and_plain_values() -> None:
     )
     assert over_seeds_sentence([found, found]).endswith(f"are {float(found.lost):,.2f} in each.")
     assert found.parts[0].until_ns > MILLISECOND_NS
+
+
+def test_expected_losses_show_themselves_in_a_notebook() -> None:
+    found = kpsim.expected("local-rollout", settings=["workloads[web].termination.preStop=0s", "duration=20s"])
+    shown = found._repr_html_()
+    assert "connections are expected to be lost" in shown and "shop/web:http" in shown and shown.count("<table>") == 2
+    assert repr(found).startswith("<local-rollout, seed 1: ")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
-from kpsim.cli.options import Format, FormatOption, LongOption, complete_scenario
+from kpsim.cli.fields import complete_field
+from kpsim.cli.options import Format, FormatOption, LongOption, complete_mode, complete_scenario
 from kpsim.cli.printing import note
 from kpsim.errors import InputError
 
@@ -41,6 +42,7 @@ def compare(
             metavar="PATH=VALUE",
             help="Of one scenario: change a field in B. May be repeated.",
             show_default=False,
+            autocompletion=complete_field,
         ),
     ] = None,
     mode: Annotated[
@@ -50,6 +52,7 @@ def compare(
             metavar="MODE",
             help="Proxy mode of both; given twice, that of A and that of B.",
             show_default=False,
+            autocompletion=complete_mode,
         ),
     ] = None,
     seed: Annotated[

@@ -143,6 +143,11 @@ class ClusterCommand(TyperCommand):
         return super().parse_args(ctx, completed)
 
 
+def complete_mode(incomplete: str) -> list[str]:
+    """Return the modes that begin so."""
+    return [each for each in Mode if each.startswith(incomplete)]
+
+
 def complete_scenario(incomplete: str) -> list[str]:
     """Return the scenario names that begin so. If there are none, shells offer files."""
     from kpsim.scenarios import scenario_names

@@ -11,6 +11,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.completion import complete_workload
+from kpsim.cli.fields import complete_field
 from kpsim.cli.options import (
     WALKED,
     Format,
@@ -61,7 +62,10 @@ def run(
         int | None, typer.Option("--seed", metavar="N", help="Seed, instead of the scenario's own.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="PATH=VALUE", help="Change one field; may be repeated.", autocompletion=complete_field
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kpsim.cli import app
+from kpsim.cli.fields import complete_field
 from kpsim.cli.options import WALKED, LongOption, ModeOption, WalkAllOption, complete_scenario, path_given
 from kpsim.cli.printing import console, go_on_without_reader, note
 from kpsim.errors import InputError, printable
@@ -48,6 +49,7 @@ def sweep(
             metavar="PATH=VALUES",
             help="Values of one field: PATH=A,B,C, or PATH=LOW..HIGH/STEP of numbers and durations. May be repeated.",
             show_default=False,
+            autocompletion=complete_field,
         ),
     ] = None,
     seeds: Annotated[
@@ -75,7 +77,10 @@ def sweep(
         ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one field; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="PATH=VALUE", help="Change one field; may be repeated.", autocompletion=complete_field
+        ),
     ] = None,
     mode: ModeOption = None,
     jobs: Annotated[

@@ -1,9 +1,11 @@
 """Expected losses in words, as a table, and as plain values."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from html import escape
 from io import StringIO
-from typing import Any
+from typing import Any, Self
 
 from kpsim.reports.sentences import TextTable, instant, percent, plural
 from kpsim.reports.summary import drawn_table
@@ -13,6 +15,35 @@ from kpsim.units import SECOND_NS
 
 MOST_WINDOWS = 20
 _LOST = tuple(ended for ended in Fate if ended is not Fate.DELIVERED)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExpectedResult(Expected):
+    """Expected losses as Python users get them. They show themselves in a notebook."""
+
+    @classmethod
+    def of_run(cls, found: Expected) -> Self:
+        return cls(**{each.name: getattr(found, each.name) for each in fields(found)})
+
+    def __repr__(self) -> str:
+        return f"<{self.scenario}, seed {self.seed}: {expected_sentence(self)}>"
+
+    def _repr_html_(self) -> str:
+        from kpsim.reports.html import html_table
+
+        windows = loss_windows(self)
+        parts = [
+            f"<p><strong>{escape(self.scenario)}</strong>: {escape(expected_sentence(self))}</p>",
+            html_table(services_table(self)),
+            *([html_table(windows_table(windows))] if windows else []),
+            *(
+                [f"<p>{len(windows) - MOST_WINDOWS:,} more are in <code>parts</code>.</p>"]
+                if len(windows) > MOST_WINDOWS
+                else []
+            ),
+            f"<p>{escape(course_note(self))}</p>",
+        ]
+        return "\n".join(parts)
 
 
 def expected_text(found: Expected, width: int = 120) -> str:

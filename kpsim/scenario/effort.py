@@ -1,10 +1,20 @@
 """How long a scenario would take to run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 
 from kpsim.effort import CONNECTION_S, PACKET_S, POD_PROBE_S, PROBE_S, SYNC_ENDPOINT_S, SYNC_S, WRITE_S, Effort
 from kpsim.objects import Service
+from kpsim.scenario.event_schema import (
+    Crash,
+    DeletePods,
+    NodeDown,
+    OnNodes,
+    RollingUpgrade,
+    Rollout,
+    Scale,
+    ScenarioEvent,
+)  # fmt: skip
 from kpsim.scenario.load_balancer_schema import Check
 from kpsim.scenario.loading import Scenario
 from kpsim.scenario.workload_schema import Kind, Probe, Workload
@@ -37,19 +47,41 @@ def effort_of(scenario: Scenario) -> Effort:
     number = {w.name: nodes if w.kind is Kind.DAEMON_SET else w.replicas for w in spec.workloads}
     pods = sum(number.values())
     asked = sum(number[w.name] * duration_ns / probe.period_ns for w in spec.workloads for probe in _probes(w))
-    writes = _WRITES_OF_A_POD * pods * (1 + len(spec.events))
+    changed = sum(_changed_pods(event, number, nodes) for event in spec.events)
+    writes = _WRITES_OF_A_POD * changed + len(spec.events)
     least_ns = max(scenario.proxy.min_sync_period_ns, 1)
-    syncs = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))
+    partial = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))
+    of_service = pods / max(1, len(spec.workloads))  # a partial sync writes the Service that changed (CP-9)
     seconds = (
         connections * CONNECTION_S
         + packets * PACKET_S
         + probes * PROBE_S
         + asked * POD_PROBE_S
-        + syncs * (SYNC_S + pods * SYNC_ENDPOINT_S)
+        + nodes * (SYNC_S + pods * SYNC_ENDPOINT_S)
+        + partial * (SYNC_S + of_service * SYNC_ENDPOINT_S)
         + writes * nodes * WRITE_S
     )
-    told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (asked, "probes of pods"), (syncs, "syncs")) if number >= 1]  # fmt: skip
+    told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (asked, "probes of pods"), (nodes + partial, "syncs")) if number >= 1]  # fmt: skip
     return Effort(seconds, ", ".join(told) or "nothing to do")
+
+
+def _changed_pods(event: ScenarioEvent, number: Mapping[str, int], nodes: int) -> float:
+    """Return how many pods start or end by an event."""
+    of_node = sum(number.values()) / nodes
+    match event:
+        case ScenarioEvent(rollout=Rollout(workload=name)):
+            return number.get(name, 0)
+        case ScenarioEvent(scale=Scale(workload=name, replicas=replicas)):
+            return abs(replicas - number.get(name, 0))
+        case ScenarioEvent(crash=Crash(count=count)) | ScenarioEvent(delete_pods=DeletePods(count=count)):
+            return count
+        case ScenarioEvent(rolling_upgrade=RollingUpgrade(nodes=named)):
+            return of_node * (len(named) or nodes)
+        case ScenarioEvent(node_down=NodeDown(nodes=named)) | ScenarioEvent(node_up=OnNodes(nodes=named)):
+            return of_node * len(named)
+        case _:
+            pass
+    return of_node if event.drain or event.reboot or event.delete_node else 1
 
 
 def _probes(workload: Workload) -> Iterator[Probe]:
