@@ -10,6 +10,7 @@ The functions mirror the command line::
     kpsim.frames(result)                              # pandas frames of its reports
     kpsim.migrate(cluster, "nftables")                # what another proxy mode would change
     kpsim.survey(cluster, vary="mode").frame          # every Service, client and node, under every mode
+    kpsim.upgrade(cluster).text()                     # what a node upgrade costs, and what avoids it
 
 A function imports what it needs when it is first used.
 """
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from kpsim.surveys import Survey, survey
     from kpsim.sweeping.result import SweepResult
     from kpsim.sweeping.sweep import sweep
+    from kpsim.upgrading.result import UpgradeResult
+    from kpsim.upgrading.upgrade import upgrade
 
 __all__ = [
-    "Cluster", "MigrationReport", "RunResult", "Survey", "SweepResult", "__version__", "expected", "frames", "load", "migrate", "rules", "run",
+    "Cluster", "MigrationReport", "RunResult", "Survey", "SweepResult", "UpgradeResult", "__version__", "expected", "frames", "load", "migrate", "rules", "run",
     "survey", "sweep",
-    "trace",
+    "trace", "upgrade",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -48,6 +51,8 @@ _HOME = {
     "survey": "kpsim.surveys",
     "SweepResult": "kpsim.sweeping.result",
     "sweep": "kpsim.sweeping.sweep",
+    "UpgradeResult": "kpsim.upgrading.result",
+    "upgrade": "kpsim.upgrading.upgrade",
 }
 
 

@@ -255,6 +255,7 @@ BESIDE = {
     "rules": (SHOP,),
     "survey": (SHOP,),
     "trace": (SHOP, "--node", "node-1"),
+    "upgrade": (SHOP,),
     "verify": (SHOP,),
 }
 #: what takes a path, by the name that help gives to it

@@ -38,6 +38,7 @@ EDGES = {
     "scenarios",
     "simulation",
     "sweeping",
+    "upgrading",
     "verify",
     "wire",
 }

@@ -184,6 +184,7 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
         "survey",
         "sweep",
         "trace",
+        "upgrade",
         "verify",
         "scenario",
     ]

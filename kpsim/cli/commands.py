@@ -1,6 +1,21 @@
 """Imports the module of every command, which registers the commands."""
 
-from kpsim.cli import check, compare, diff, migrate, replay, risk, rules, run, scenario, survey, sweep, trace, verify
+from kpsim.cli import (
+    check,
+    compare,
+    diff,
+    migrate,
+    replay,
+    risk,
+    rules,
+    run,
+    scenario,
+    survey,
+    sweep,
+    trace,
+    upgrade,
+    verify,
+)
 
 __all__ = [
     "check",
@@ -15,5 +30,6 @@ __all__ = [
     "survey",
     "sweep",
     "trace",
+    "upgrade",
     "verify",
 ]

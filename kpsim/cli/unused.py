@@ -37,6 +37,7 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
     ),
     "sweep": (_Unused(("jobs", "long"), "the cluster's workers compute, as long as it takes", beside="scheduler"),),
     "run": (_Unused(("long", "walk_all"), "no connection is drawn", beside="exact"),),
+    "upgrade": (_Unused(("patch",), "no remedy is tried", beside="no_remedies"),),
     "rules": (_ALLOW_UNKNOWN,),
     "migrate": (_ALLOW_UNKNOWN,),
     "survey": (_ALLOW_UNKNOWN,),

@@ -9,6 +9,8 @@ from kpsim.drafting.part import Ledger, Part
 from kpsim.drafting.pods import FoundPod
 from kpsim.objects import EndpointSlice, SliceEndpoint
 
+BY_HAND = "who answers at endpoints of "  #: how the comments on these workloads begin
+
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
@@ -104,7 +106,7 @@ def _workload(service: str, namespace: str, name: str, used: set[str], pods: lis
         name = f"{namespace}-{name}"
     used.add(name)
     part = Part({"name": name, "namespace": namespace})
-    part.head = f"who answers at endpoints of {service} that are written by hand"
+    part.head = f"{BY_HAND}{service} that are written by hand"
     part["labels"] = Part({"kpsim.dev/role": name}, flow=True)
     part["replicas"] = len(pods)
     part["pods"] = pods

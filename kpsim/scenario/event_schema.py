@@ -164,6 +164,9 @@ class RollingUpgrade(Part):
     """After this time a node goes off with the pods that it has left; default: the drain goes on."""
     pause_ns: DurationNs = 0
     """Between a node that is done and the next."""
+    leave_load_balancers_ns: DurationNs | None = None
+    """A node is labelled node.kubernetes.io/exclude-from-external-load-balancers, so that load balancers leave it out (CP-14.3), and its
+    drain begins this long after. The label goes when the node is back. Default: it is not labelled."""
     replace: bool = False
     """A new machine comes back under the same name and addresses: the Node is deleted, and made anew without taints and labels."""
 

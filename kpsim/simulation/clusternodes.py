@@ -109,6 +109,10 @@ class ClusterNodes:
     def is_cordoned(self, name: str) -> bool:
         return self._states[name].cordoned
 
+    def has_label(self, name: str, key: str) -> bool:
+        """Return whether the node has a label that an event has given it."""
+        return self._states[name].labels.get(key) is not None
+
     def exists(self, name: str) -> bool:
         """Return whether there is a Node object."""
         return self._states[name].exists

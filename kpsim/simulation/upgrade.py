@@ -5,6 +5,7 @@ Counterpart: what managed clusters and operators do for a new kubelet or kernel.
 
 from collections import deque
 
+from kpsim.objects import LABEL_EXCLUDE_BALANCERS
 from kpsim.scenario.event_schema import RollingUpgrade
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import ABSENT, ClusterNodes
@@ -43,18 +44,30 @@ class Upgrade:
             self._tell(HappeningKind.ROLLING_UPGRADE_DONE, "nodes")
 
     def _begin(self, name: str) -> None:
-        stays_cordoned = self._nodes.is_cordoned(name)  # somebody else has cordoned it
+        stays_cordoned = self._nodes.is_cordoned(name)  # another event has cordoned it
+        leaves_ns = self._spec.leave_load_balancers_ns
+        labelled = leaves_ns is not None and not self._nodes.has_label(name, LABEL_EXCLUDE_BALANCERS)
+
+        def drain() -> None:
+            self._nodes.drain(name, self._spec.drain_timeout_ns, drained)
 
         def drained() -> None:
             self._nodes.reboot(name, self._spec.takes, back, replace=self._spec.replace)
 
         def back() -> None:
+            if labelled and not self._spec.replace:
+                self._nodes.label(name, {LABEL_EXCLUDE_BALANCERS: None})
             if stays_cordoned or self._spec.replace:
                 self._end(name)
             else:
                 self._nodes.uncordon(name, lambda: self._end(name))
 
-        self._nodes.drain(name, self._spec.drain_timeout_ns, drained)
+        if leaves_ns is None:
+            drain()
+            return
+        if labelled:
+            self._nodes.label(name, {LABEL_EXCLUDE_BALANCERS: "true"})
+        self._clock.at(self._clock.now_ns + leaves_ns, Rank.WORLD, f"node {name}", drain)
 
     def _end(self, name: str) -> None:
         self._tell(HappeningKind.NODE_UPGRADED, name)

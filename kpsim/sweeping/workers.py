@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -51,7 +51,51 @@ def finished(tasks: Sequence[Task], *, jobs: int, scheduler: str = "") -> Iterat
 # ------------------------------------------------------------------------------------------------------------ processes
 
 
-def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Figures]]:
+class Crew:
+    """Processes of this machine that compute, until they are dismissed. With one job it is this process."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            if failure is None:
+                self._pool.shutdown()
+            _end(self._pool)
+
+    def results(self, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """Yield the number of each call with its result, as soon as it is there. ``work`` is a function of a module."""
+        if self._jobs <= 1:
+            for number, arguments in enumerate(calls):
+                yield number, work(*arguments)
+            return
+        waiting = iter(enumerate(calls))
+        running: dict[Future[Any], int] = {}
+        self._pool = pool = self._pool or _begin(self._jobs)
+
+        def submit(count: int) -> None:
+            with _without_main():
+                for number, arguments in islice(waiting, count):
+                    running[pool.submit(work, *arguments)] = number
+
+        try:
+            submit(self._jobs * _IN_FLIGHT)
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
+                submit(len(done))
+        except BrokenProcessPool as error:
+            raise KpsimError(
+                "a worker process ended before its time, perhaps for want of memory; -j 1 needs least, and a sweep keeps its finished runs"
+            ) from error
+
+
+def _begin(jobs: int) -> ProcessPoolExecutor:
     import multiprocessing
 
     # a server that has loaded kpsim forks the workers: unlike this process it has neither threads nor open files
@@ -59,31 +103,13 @@ def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Figu
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload(["kpsim.sweeping.runs", "kpsim.simulation.engine"])
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker)
-    waiting = iter(tasks)
-    running: dict[Future[bytes], Task] = {}
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker)
 
-    def submit(count: int) -> None:
-        with _without_main():
-            for task in islice(waiting, count):
-                running[pool.submit(perform, task.scenario, task.seed, program())] = task
 
-    try:
-        submit(jobs * _IN_FLIGHT)
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                task = running.pop(future)
-                yield task, unpacked(future.result())
-            submit(len(done))
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise KpsimError(
-            "a worker process ended before its time, perhaps for want of memory; finished runs are kept, and the same command goes on: "
-            "-j 1 needs least"
-        ) from error
-    finally:
-        _end(pool)
+def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Figures]]:
+    with Crew(jobs) as crew:
+        for number, found in crew.results(perform, [(task.scenario, task.seed, program()) for task in tasks]):
+            yield tasks[number], unpacked(found)
 
 
 @contextmanager

@@ -122,6 +122,7 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "events.rollingUpgrade.takes": upgrade(takes="3s"),
     "events.rollingUpgrade.drainTimeout": upgrade(drainTimeout="2s"),
     "events.rollingUpgrade.pause": upgrade(pause="3s"),
+    "events.rollingUpgrade.leaveLoadBalancers": upgrade(leaveLoadBalancers="1s"),
     "events.rollingUpgrade.replace": upgrade(replace=True),
     "events.rollout.recreate": event(at(2, rollout={"workload": "w"}), "recreate", True),
     "events.rollout.partition": event(at(2, rollout={"workload": "w"}), "partition", 1, SET),

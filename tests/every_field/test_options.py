@@ -84,6 +84,10 @@ _SAVED = ["--rules", "rule.txt", "--dst", "10.180.1.5:8080"]
 _LOCAL = "service/shop/web.spec.externalTrafficPolicy=Local"
 _TWO = ["stale.yaml", "--set", "service/shop/web.spec.ports[0].targetPort=7070"]
 _SWEEP = ["small.yaml", "--seeds", "1"]
+_UPGRADE = [
+    "shop.yaml", "--seeds", "1", "--set", "events[0].rollingUpgrade.takes=1s", "--set", "events[0].rollingUpgrade.nodes=[node-2]",
+    "--set", "traffic=[{name: t, from: nodes, service: shop/web, perSecond: 2}]", "--no-remedies",
+]  # fmt: skip
 _ASKED = ["--dst", "172.30.0.10:80"]
 _POD = ["--client", "pod", "--frontend", "clusterIP"]
 _PACKET = "IP(src='203.0.113.9',dst='172.30.0.10')/UDP(sport=5000,dport=53)"
@@ -282,6 +286,21 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--out": (["shop.yaml"], ["--out", "risk.txt"]),
         "--format": (["shop.yaml"], ["--format", "json"]),
     },
+    "upgrade": {
+        "--service": ([*_UPGRADE, "bare.yaml"], ["--service", "shop/web"]),
+        "--max-unavailable": (_UPGRADE, ["--max-unavailable", "2"]),
+        "--seeds": (_UPGRADE, ["--seeds", "2"]),
+        "--load-balancer": (_UPGRADE, ["--load-balancer", "gcp"]),
+        "--set": (_UPGRADE, ["--set", "traffic[t].perSecond=5"]),
+        "--mode": (_UPGRADE, ["--mode", "nftables"]),
+        "--no-remedies": (_UPGRADE[:-1], ["--no-remedies"]),
+        "--jobs": (_UPGRADE, ["--jobs", "0"]),
+        "--fail-on": (_UPGRADE, ["--fail-on", "risk"]),
+        "--patch": (_UPGRADE, ["--patch", "fix.yaml"]),
+        "--out": (_UPGRADE, ["--out", "drawn.yaml"]),
+        "--long": (_UPGRADE, ["--long"]),
+        "--format": (_UPGRADE, ["--format", "json"]),
+    },
     "scenarios": {"--format": ([], ["--format", "json"])},
     "schema": {"--presets": ([], ["--presets"]), "--format": (["--presets"], ["--format", "json"])},
 }  # fmt: skip
@@ -291,6 +310,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
 REFUSED = {
     *((command, "--service-node-port-range") for command in ("rules", "trace", "verify", "diff", "migrate", "survey")),
     ("run", "--out"), ("sweep", "--out"), ("sweep", "--jobs"), ("sweep", "--scheduler"), ("trace", "--limit"), ("migrate", "--to"),
+    ("upgrade", "--jobs"),
 }  # fmt: skip
 
 
