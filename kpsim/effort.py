@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from kpsim.errors import InputError
 
-CONNECTION_S = 1.2e-3  #: a connection and its answer, over all nodes that it passes
+CONNECTION_S = 1.3e-3  #: a connection and its answer that are walked, over all nodes that they pass
+WRITTEN_S = 0.12e-3  #: a connection that goes as another of its class did
 PACKET_S = 0.5e-3  #: a later packet of a connection
 PROBE_S = 30e-6  #: a load balancer's probe of one node
 POD_PROBE_S = 10e-6  #: a kubelet's probe of one container

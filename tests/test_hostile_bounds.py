@@ -66,6 +66,22 @@ def test_more_of_anything_takes_longer() -> None:
     assert seconds(*many, probed) > seconds(*many) + 100  # 15 million probes
 
 
+def test_an_estimate_counts_the_pods_that_events_change() -> None:
+    """A label restarts no pod, and a rollout only its own workload's; what is walked one by one takes longer."""
+
+    def seconds(*settings: str) -> float:
+        return effort_of(load_scenario("local-rollout", settings=settings)).seconds
+
+    none, idle = ("events=[]", "nodes.count=100"), "{name: idle, replicas: 2000, placement: {nodes: [node-1]}}"
+    label = "{at: 1s, labelNode: {node: node-1, labels: {a: b}}}"
+    rollout = "{at: 1s, rollout: {workload: %s}}"
+    labelled = seconds(f"events=[{', '.join([label] * 50)}]", "nodes.count=100")
+    assert labelled < 2 * seconds(*none)
+    every = ("nodes.count=20", f"workloads[1]={idle}")
+    assert seconds(*every, f"events=[{rollout % 'idle'}]") > 5 * seconds(*every, f"events=[{rollout % 'web'}]")
+    assert seconds("proxy.mode=ipvs") > 3 * seconds("proxy.mode=iptables")
+
+
 def test_a_scenario_of_hours_is_refused_before_it_runs() -> None:
     with pytest.raises(InputError, match=r"this would take about \d+ hours: 4,000,000,000 connections|days: "):
         run("local-rollout", settings=["traffic[0].perSecond=1000000", "duration=4000s"])

@@ -3,7 +3,18 @@
 from collections.abc import Iterator, Mapping
 from math import ceil
 
-from kpsim.effort import CONNECTION_S, PACKET_S, POD_PROBE_S, PROBE_S, SYNC_ENDPOINT_S, SYNC_S, WRITE_S, Effort
+from kpsim.config import Mode
+from kpsim.effort import (
+    CONNECTION_S,
+    PACKET_S,
+    POD_PROBE_S,
+    PROBE_S,
+    SYNC_ENDPOINT_S,
+    SYNC_S,
+    WRITE_S,
+    WRITTEN_S,
+    Effort,
+)
 from kpsim.objects import Service
 from kpsim.scenario.event_schema import (
     Crash,
@@ -17,22 +28,38 @@ from kpsim.scenario.event_schema import (
 )  # fmt: skip
 from kpsim.scenario.load_balancer_schema import Check
 from kpsim.scenario.loading import Scenario
+from kpsim.scenario.service_names import qualified
 from kpsim.scenario.workload_schema import Kind, Probe, Workload
 from kpsim.units import SECOND_NS
 
 _WRITES_OF_A_POD = 8  #: what its start and its end make of API writes
+_CHANGES_OF_A_POD = 3  #: of them, what changes rules: it becomes ready, terminates, and is gone
 
 
 def effort_of(scenario: Scenario) -> Effort:
     """The connections of all clients, the load balancers' probes, and the syncs of all nodes."""
     spec, duration_ns = scenario.spec, scenario.duration_ns
     nodes = spec.nodes.count or len(spec.nodes.named or ()) or 1
-    connections = packets = 0.0
+    number = {w.name: nodes if w.kind is Kind.DAEMON_SET else w.replicas for w in spec.workloads}
+    pods = sum(number.values())
+    changed = sum(_changed_pods(event, number, nodes) for event in spec.events)
+    services = {
+        qualified(f"{s.metadata.namespace}/{s.metadata.name}"): s for s in scenario.objects if isinstance(s, Service)
+    }
+    of_service = pods / max(1, len(spec.workloads))
+    # a class of connections: where they come in, and their endpoint, as long as the rules stay as they are
+    classes = nodes * max(1.0, of_service) * (1 + _CHANGES_OF_A_POD * changed / max(1, len(spec.workloads)))
+    connections = packets = walked = 0.0
     for traffic in spec.traffic:
         stop_ns = duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, duration_ns)
         made = traffic.per_second * max(0, stop_ns - traffic.start_ns) / SECOND_NS
         if traffic.keep_alive is None:
             connections += made
+            service = services.get(qualified(traffic.service))
+            by_others = (
+                service is not None and service.session_affinity != "ClientIP" and scenario.proxy.mode is not Mode.IPVS
+            )
+            walked += min(made, classes) if by_others else made
         else:
             packets += made
         if traffic.long is not None:
@@ -43,21 +70,20 @@ def effort_of(scenario: Scenario) -> Effort:
             settings = spec.load_balancer.resolved(local=each.external_traffic_policy == "Local")
             asked = nodes * duration_ns / settings.interval_ns
             probes += asked
-            connections += asked if settings.check is Check.TRAFFIC_PORT and not each.health_check_node_port else 0
-    number = {w.name: nodes if w.kind is Kind.DAEMON_SET else w.replicas for w in spec.workloads}
-    pods = sum(number.values())
+            by_packets = settings.check is Check.TRAFFIC_PORT and not each.health_check_node_port
+            connections, walked = (connections + asked, walked + asked) if by_packets else (connections, walked)
     asked = sum(number[w.name] * duration_ns / probe.period_ns for w in spec.workloads for probe in _probes(w))
-    changed = sum(_changed_pods(event, number, nodes) for event in spec.events)
     writes = _WRITES_OF_A_POD * changed + len(spec.events)
     least_ns = max(scenario.proxy.min_sync_period_ns, 1)
     partial = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))
-    of_service = pods / max(1, len(spec.workloads))  # a partial sync writes the Service that changed (CP-9)
     seconds = (
-        connections * CONNECTION_S
+        walked * CONNECTION_S
+        + (connections - walked) * WRITTEN_S
         + packets * PACKET_S
         + probes * PROBE_S
         + asked * POD_PROBE_S
         + nodes * (SYNC_S + pods * SYNC_ENDPOINT_S)
+        # a partial sync writes the Service that changed (CP-9)
         + partial * (SYNC_S + of_service * SYNC_ENDPOINT_S)
         + writes * nodes * WRITE_S
     )
@@ -81,7 +107,9 @@ def _changed_pods(event: ScenarioEvent, number: Mapping[str, int], nodes: int) -
             return of_node * len(named)
         case _:
             pass
-    return of_node if event.drain or event.reboot or event.delete_node else 1
+    if event.drain or event.reboot or event.delete_node:
+        return of_node
+    return 0 if event.label_node or event.taint_node or event.untaint_node or event.cordon or event.uncordon else 1
 
 
 def _probes(workload: Workload) -> Iterator[Probe]:
