@@ -239,3 +239,26 @@ def test_remedies_that_fit() -> None:
         (finding,) = one(WEB, kept(2), *pods("n1", "n2"), budget(**spec)).findings
         helps[str(spec["minAvailable"])] = list(finding.helps)
     assert helps == {"2": [Remedy.ALLOWING_BUDGET, Remedy.REPLICA], "100%": [Remedy.ALLOWING_BUDGET]}
+
+
+def test_pods_that_no_object_keeps_do_not_come_back() -> None:
+    found = one(WEB, *pods("n1", kind=""))
+    assert left(found)["drained", "n1"] == (0, 0)
+    (finding,) = found.findings
+    assert (finding.event, finding.seconds) == ("draining n1", None) and "nothing makes its pods anew" in finding.words
+
+
+def test_static_pods_stay_in_a_drain_and_end_with_their_machine() -> None:
+    static = [pod(f"web-{n}", n, f"10.244.{n[1]}.5", owner=("Node", n), **SLEEPS) for n in ("n1", "n2")]
+    found = one(WEB, *static)
+    assert (left(found)["drained", "n1"], left(found)["node lost", "n1"]) == ((2, 2), (1, 1))
+    (workload, _) = cluster(WEB, *static, nodes=NODES).scenario().content["workloads"]
+    assert (workload["kind"], workload["placement"]) == ("DaemonSet", {"nodes": ["n1", "n2"]})
+
+
+@pytest.mark.parametrize(("host_port", "events"), [({}, {"a rollout"}), ({"hostPort": 80}, set())])
+def test_a_rollout_that_does_not_get_on_ends_no_pods(host_port: Json, events: set[str]) -> None:
+    brief = {"containers": [{"name": "c", "ports": [{"containerPort": 8080, **host_port}]}]}
+    surging = kept(0, "DaemonSet", brief, updateStrategy={"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    found = one(WEB, surging, *pods("n1", "n2", "n3", kind="DaemonSet", spec=brief))
+    assert {each.event for each in found.findings} == events

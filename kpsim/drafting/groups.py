@@ -78,10 +78,25 @@ class Group:
         )
 
     @property
+    def static(self) -> bool:
+        """Return whether its pods are static: the kubelets of their nodes keep them, and drains leave them."""
+        return bool(self.pods) and all(pod.static for pod in self.pods)
+
+    @property
+    def bare(self) -> bool:
+        """Return whether no object keeps its pods, so that nothing replaces them. Only pods that were given tell."""
+        given = bool(self.pods) and all(pod.spec is not None for pod in self.pods)
+        return given and not self.alike.owner[0] and not self.static
+
+    @property
     def is_daemon_set(self) -> bool:
-        """Return whether the scenario can keep the pods as a DaemonSet: at most one is on each node."""
+        """Return whether the scenario can keep the pods as a DaemonSet: at most one is on each node, of static pods, too."""
         nodes = {pod.node for pod in self.pods}
-        return self.alike.owner[0] == "DaemonSet" and (self.assumed or bool(self.pods)) and len(nodes) == len(self.pods)
+        return (
+            (self.alike.owner[0] == "DaemonSet" or self.static)
+            and (self.assumed or bool(self.pods))
+            and len(nodes) == len(self.pods)
+        )
 
     @property
     def spec(self) -> PodSpec | None:

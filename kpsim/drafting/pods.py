@@ -44,6 +44,7 @@ class FoundPod:
     spec: PodSpec | None = None  #: None: only a slice shows it
     start_s: float | None = None  #: from its creation until it was Ready
     all_labels: Mapping[str, str] = field(default_factory=dict, compare=False)  #: as far as they are known
+    static: bool = False  #: its node's kubelet keeps it, from a file
 
     @property
     def title(self) -> str:
@@ -179,6 +180,7 @@ def _given(pod: Pod, owner: tuple[str, str], selectors: Selectors) -> FoundPod:
         spec,
         _start_s(pod),
         pod.metadata.labels,
+        static=(owner_of(pod.json) or ("", ""))[0] == "Node",
     )
 
 

@@ -44,6 +44,10 @@ def workload_part(group: Group, state: ClusterState, selectors: Selectors, ledge
 
 def _head(group: Group) -> str:
     kind = group.alike.owner[0]
+    if group.static:
+        return f"static pods of {group.title}, which the kubelets of their nodes keep"
+    if group.bare:
+        return f"pods of {group.title}, which no object keeps; a workload replaces them, a cluster does not"
     if not kind:
         return f"pods of {group.title}; what keeps them was not given"
     words = f"{kind} {group.title}"
@@ -88,7 +92,7 @@ def _put_placement(part: Part, group: Group, nodes: list[Node], ledger: Ledger) 
     """Say where later pods go: all nodes that selectors, affinity and taints allow, as evenly as the constraints ask for."""
     spec, every = group.spec, [node.metadata.name for node in nodes]
     own = sorted({pod.node for pod in group.pods})
-    if group.alike.owner[0] == "DaemonSet" and own:
+    if (group.alike.owner[0] == "DaemonSet" or group.is_daemon_set) and own:
         allowed, why = own, "one pod on each of these nodes"
     elif spec is not None:
         allowed = [node.metadata.name for node in nodes if spec.may_run_on(node)]
@@ -273,6 +277,8 @@ def _put_budget(part: Part, group: Group, ledger: Ledger) -> None:
 
 def _note_unmodelled(group: Group, ledger: Ledger) -> None:
     controller = group.controller
+    if group.bare:
+        ledger.guess("pods that no object keeps are replaced when they end, as a workload's are", group.title)
     if group.is_daemon_set and controller is not None and controller.spec.holds_host_ports and surges(group):
         words = "DaemonSets whose rollout does not get on: maxSurge wants a second pod on a node whose host ports the first holds"
         ledger.guess(f"{words} (kubernetes#106417)", group.title)

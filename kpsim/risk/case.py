@@ -6,8 +6,8 @@ from math import ceil
 
 from kpsim.objects import CLUSTER_IP_NONE, Service
 from kpsim.risk.facts import Endpoint, Facts, Found, Keeper
-from kpsim.risk.remarks import DAEMON_SET, STATEFUL_SET, in_seconds
-from kpsim.risk.rules import Helps, Remedy
+from kpsim.risk.remarks import in_seconds
+from kpsim.risk.rules import STATEFUL_SET, Helps, Remedy
 from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 from kpsim.units import SECOND_NS
 
@@ -121,7 +121,7 @@ class Case:
     def evicted(self, node: str) -> list[Endpoint]:
         """The endpoints that a drain takes from a node, at once or later.
 
-        It leaves a DaemonSet's pods, what is no pod, and pods that budgets never let go.
+        It leaves pods of DaemonSets, static ones, what is no pod, and pods that budgets never let go.
         """
         return [e for e in self.on({node}) if e.group is not None and self._may_be_evicted(e.group)]
 
@@ -131,11 +131,7 @@ class Case:
 
     def _may_be_evicted(self, keeper: Keeper) -> bool:
         budgets = self.found.budgets.get(keeper.group.name, ())
-        return (
-            keeper.kind != DAEMON_SET
-            and len(budgets) < 2
-            and all(each.allowed > 0 or not each.settled for each in budgets)
-        )
+        return not keeper.stays and len(budgets) < 2 and all(each.allowed > 0 or not each.settled for each in budgets)
 
     def held_back(self, gone: Sequence[Endpoint]) -> int:
         """How many of the pods that a drain would evict at once their budgets hold back until others are ready."""
@@ -153,7 +149,7 @@ class Case:
         back = 0
         for keeper in keepers_of(gone):
             own = sum(e.group is keeper for e in gone)
-            if keeper.kind != DAEMON_SET:
+            if not keeper.stays:
                 room = keeper.takes(others)
                 back += min(own, len(room)) if keeper.alone_on_node else (own if room else 0)
         return back

@@ -14,7 +14,7 @@ from kpsim.endpointslices import has_managed_slices
 from kpsim.errors import InputError
 from kpsim.manifests.admission import Item
 from kpsim.objects import LABEL_HOSTNAME, LABEL_ZONE, EndpointSlice, Node, Service
-from kpsim.risk.rules import Helps, Remedy, helps_with
+from kpsim.risk.rules import DAEMON_SET, Helps, Remedy, helps_with
 from kpsim.units import SECOND_NS
 
 
@@ -38,6 +38,11 @@ class Keeper:
     @property
     def kind(self) -> str:
         return self.group.alike.owner[0]
+
+    @property
+    def stays(self) -> bool:
+        """Whether drains leave its pods: those of a DaemonSet, and static ones."""
+        return self.kind == DAEMON_SET or self.group.static
 
     @property
     def spec(self) -> PodSpec:
@@ -82,6 +87,23 @@ class Keeper:
         strategy = self.group.controller.strategy if self.group.controller is not None else None
         return strategy is not None and pods_of(strategy.max_surge, self.replicas, up=True) > 0
 
+    def stuck(self, nodes: Sequence[Node]) -> str:
+        """In words, why a rollout does not get on: new pods find no node as long as the old ones are there. Empty: it does."""
+        if self.kind == DAEMON_SET and self.surges and self.holds_host_ports:
+            return "maxSurge wants a second pod on a node whose host ports the first holds (kubernetes#106417)"
+        if self.kind == "Deployment" and self.apart and self.takes_none_away and not self.takes(nodes):
+            return "maxUnavailable is 0, and each node that may run its pods has one (podAntiAffinity or host ports)"
+        return ""
+
+    def rolls(self, nodes: Sequence[Node]) -> bool:
+        """Whether a rollout ends its pods."""
+        return self.group.controller is not None and not self.stuck(nodes)
+
+    @property
+    def apart(self) -> bool:
+        """Whether its pods keep each other from nodes or zones."""
+        return self.alone_on_node or bool(self.group.kept_apart_over)
+
     @property
     def takes_none_away(self) -> bool:
         """Whether its rollout waits for new pods before it takes an old one away (Deployment)."""
@@ -99,6 +121,8 @@ class Keeper:
 
     def takes(self, nodes: Sequence[Node]) -> list[str]:
         """The nodes that a replaced pod may run on, by labels, taints, host ports and required podAntiAffinity. Room for its requests is not asked."""
+        if self.group.bare:
+            return []  # nothing replaces it
         used = {pod.node for pod in self.pods} if self.alone_on_node else set()
         if LABEL_ZONE in self.group.kept_apart_over:
             own = {pod.node for pod in self.pods}

@@ -6,8 +6,8 @@ from kpsim.drafting.controllers import Strategy
 from kpsim.risk.case import NOTICED_S, TOLERATED_S, Case, keepers_of, names, pre_stop
 from kpsim.risk.facts import Counted, Endpoint, Keeper, pods_of
 from kpsim.risk.local_findings import local_findings
-from kpsim.risk.remarks import DAEMON_SET, STATEFUL_SET, in_seconds
-from kpsim.risk.rules import RULES, WORDS, Cause, Helps, Remedy, helps_with
+from kpsim.risk.remarks import in_seconds
+from kpsim.risk.rules import DAEMON_SET, RULES, STATEFUL_SET, WORDS, Cause, Helps, Remedy, helps_with
 from kpsim.risk.verdicts import Finding
 
 _MEMBER_HELPS = {Remedy.RETRIES: f"{WORDS[Remedy.RETRIES]}, as the Service leads to one member of a StatefulSet"}
@@ -36,13 +36,13 @@ def _budgets(case: Case) -> Iterator[Finding]:
     """The drains that do not end, because a budget allows no eviction or several are over one pod."""
     for keeper in case.facts.keepers:
         budgets = case.found.budgets.get(keeper.group.name, ())
-        if keeper.kind == DAEMON_SET or not budgets:
+        if keeper.stays or not budgets:
             continue
         if len(budgets) > 1:
             nodes = tuple(sorted({pod.node for pod in keeper.pods}))
             titles = " and ".join(each.title for each in budgets)
             draining = f"draining {names(nodes)}"
-            words = f"{draining} does not end: {titles} select the same pods, and the API refuses to evict them"
+            words = f"{draining} fails: {titles} select the same pods, and the API evicts none of them"
             yield Finding(Cause.BUDGET, draining, nodes, "none", None, words, helps_with(Remedy.ONE_BUDGET))
             continue
         (budget,) = budgets
@@ -59,7 +59,7 @@ def _budget_helps(budget: Counted) -> Helps:
     if not budget.settled:
         return helps_with(Remedy.READY)
     if isinstance(budget.budget.min_available, int):
-        return helps_with(Remedy.ALLOWING_BUDGET) | {Remedy.REPLICA: f"more than {budget.wanted} replicas"}
+        return helps_with(Remedy.ALLOWING_BUDGET) | {Remedy.REPLICA: _more_than(budget.wanted)}
     return helps_with(Remedy.ALLOWING_BUDGET)  # a percentage, or a number that may go, grows with the replicas
 
 
@@ -73,8 +73,14 @@ def _alone(case: Case) -> Finding | None:
     if len(gone) == case.total and not case.held_back(gone):
         seconds, helps = _outage_s(case, gone, node), _alone_helps(case, gone)
         if seconds is None:
-            words = f"draining {node} leaves none, and no other node may run the pods"
-            helps = {Remedy.OTHER_NODES: f"{WORDS[Remedy.OTHER_NODES]}; now only {node} may run its pods"}
+            bare = all(keeper.group.bare for keeper in keepers_of(gone))
+            why = "nothing makes its pods anew" if bare else "no other node may run the pods"
+            words = f"draining {node} leaves none, and {why}"
+            helps = {
+                Remedy.OTHER_NODES: f"a Deployment of {WORDS[Remedy.OTHER_NODES]}"
+                if bare
+                else f"{WORDS[Remedy.OTHER_NODES]}; now only {node} may run its pods"
+            }
             return Finding(Cause.ALONE, f"draining {node}", nodes, "all", None, words, helps)
         if seconds > 0:
             words = f"draining {node} leaves none; all its traffic is lost for at most {in_seconds(seconds)} until a new pod is ready"
@@ -86,7 +92,7 @@ def _alone(case: Case) -> Finding | None:
         return Finding(Cause.ALONE, f"losing {node}", nodes, "all", None, words, helps)
     if case.one_member:
         helps = _MEMBER_HELPS
-    if any(k.kind == DAEMON_SET for k in case.facts.keepers) or not case.replaced(case.on({node}), {node}):
+    if any(k.stays for k in case.facts.keepers) or not case.replaced(case.on({node}), {node}):
         words = f"losing {node} leaves none until the node is back"
         return Finding(Cause.ALONE, f"losing {node}", nodes, "all", None, words, helps)
     lost_s = NOTICED_S + TOLERATED_S + max(case.back_s(k) for k in case.facts.keepers)
@@ -184,14 +190,21 @@ def _rollout_helps(case: Case, keeper: Keeper, strategy: Strategy) -> Helps:
         return helps | keeper.surging()
     if isinstance(strategy.max_unavailable, int) or keeper.replicas == 1:
         most = strategy.max_unavailable if isinstance(strategy.max_unavailable, int) else 1
-        helps[Remedy.REPLICA] = f"more than {max(most, 1)} replica{'s' if most > 1 else ''}"
+        helps[Remedy.REPLICA] = _more_than(max(most, 1))
     return helps
+
+
+def _more_than(replicas: int) -> str:
+    return f"more than {replicas} replica{'s' if replicas > 1 else ''}"
 
 
 def _ends_at_once(case: Case) -> Finding | None:
     """Pods that do not serve until all rules have dropped them."""
     lag_s = case.timing.lag_s
-    brief = [e for e in case.facts.endpoints if e.group is not None and e.group.serves_s < lag_s]
+    brief = [
+        e for e in case.facts.endpoints
+        if e.group is not None and e.group.serves_s < lag_s and (not e.group.stays or e.group.rolls(case.found.nodes))
+    ]  # fmt: skip
     if case.headless or not brief:
         return None
     drained = sorted({e.node for e in brief if e.node and e in case.evicted(e.node)})

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from kpsim.drafting.podspecs import PodSpec
 from kpsim.risk.case import Case, keepers_of, names, pre_stop
 from kpsim.risk.facts import Keeper
-from kpsim.risk.remarks import DAEMON_SET, in_seconds
-from kpsim.risk.rules import RULES, Cause, Helps, Remedy, helps_with
+from kpsim.risk.remarks import in_seconds
+from kpsim.risk.rules import DAEMON_SET, RULES, Cause, Helps, Remedy, helps_with
 from kpsim.risk.verdicts import Finding
 
 
@@ -33,7 +33,7 @@ def _window(case: Case) -> Iterator[Finding]:
     drained = tuple(node for node, lost_s in worst.items() if lost_s > 0)
     moving = [keeper for keeper in _moving(case) if keeper.serves_s < window_s]
     if drained or moving:
-        lost_s = window_s - min(k.serves_s for k in keepers_of(case.facts.endpoints) if k.kind != DAEMON_SET)
+        lost_s = window_s - min(k.serves_s for k in keepers_of(case.facts.endpoints) if not k.stays)
         event = _event(drained, moving)
         words = (
             f"{event} may leave a node without endpoint; what the load balancer sends there is lost for at most {in_seconds(lost_s)}: "
@@ -92,9 +92,9 @@ def _everywhere(case: Case, bare: Sequence[str]) -> Helps:
 
 def _moving(case: Case) -> list[Keeper]:
     """The workloads whose rollout may make a node's new pod elsewhere."""
-    return [k for k in case.facts.keepers if k.kind != DAEMON_SET and k.group.controller is not None]
+    return [k for k in case.facts.keepers if k.kind != DAEMON_SET and k.rolls(case.found.nodes)]
 
 
 def _one_after_the_other(case: Case) -> list[Keeper]:
     """The DaemonSets whose rollout takes a node's pod away before it makes the new one."""
-    return [k for k in case.facts.keepers if k.kind == DAEMON_SET and k.group.controller is not None and not k.surges]
+    return [k for k in case.facts.keepers if k.kind == DAEMON_SET and k.rolls(case.found.nodes) and not k.surges]

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kpsim.objects import CLUSTER_IP_NONE, Node
 from kpsim.risk.facts import Counted, Facts, Keeper
+from kpsim.risk.rules import DAEMON_SET
 from kpsim.units import SECOND_NS
-
-DAEMON_SET, STATEFUL_SET = "DaemonSet", "StatefulSet"
 
 
 def in_seconds(value: float) -> str:
@@ -19,7 +18,8 @@ def remarks(
     """Yield what holds of the pods, then of the Service. ``machine_off_s``: how long a load balancer sends to a machine that went off."""
     for keeper in facts.keepers:
         yield from _of_pods(keeper, bool(budgets.get(keeper.group.name)))
-        yield from _of_rollouts(keeper, nodes)
+        if why := keeper.stuck(nodes):
+            yield f"{keeper.group.title}: its rollout does not get on: {why}"
     if machine_off_s is not None:
         yield f"a machine that goes off: the load balancer sends to it for up to {in_seconds(machine_off_s)} (FIG-3)"
     yield from _of_service(facts)
@@ -35,19 +35,14 @@ def _of_pods(keeper: Keeper, budgeted: bool) -> Iterator[str]:
         yield f"{title}: without readiness probe a new pod gets traffic before its application answers (CP-2.6)"
     if keeper.kind == DAEMON_SET:
         yield f"{title}: a drain leaves a DaemonSet's pods; they end with the machine"
+    elif keeper.group.static:
+        yield f"{title}: a drain leaves static pods; they end with the machine"
+    elif keeper.group.bare:
+        yield f"{title}: no object keeps its pods, so a drain needs --force, and they do not come back"
     elif not keeper.kind:
         yield f"{title}: what keeps its pods was not given; taken to be replaced elsewhere"
-    if len(keeper.pods) > 1 and not budgeted and keeper.kind != DAEMON_SET:
+    if len(keeper.pods) > 1 and not budgeted and not keeper.stays:
         yield f"{title}: no PodDisruptionBudget, so drains of several nodes at once may evict all pods"
-
-
-def _of_rollouts(keeper: Keeper, nodes: Sequence[Node]) -> Iterator[str]:
-    """Say whether new pods find no node as long as the old ones are there."""
-    stuck = f"{keeper.group.title}: its rollout does not get on"
-    if keeper.kind == DAEMON_SET and keeper.surges and keeper.holds_host_ports:
-        yield f"{stuck}: maxSurge wants a second pod on a node whose host ports the first holds (kubernetes#106417)"
-    elif keeper.kind == "Deployment" and keeper.alone_on_node and keeper.takes_none_away and not keeper.takes(nodes):
-        yield f"{stuck}: maxUnavailable is 0, and each node that may run its pods has one (podAntiAffinity or host ports)"
 
 
 def _of_service(facts: Facts) -> Iterator[str]:

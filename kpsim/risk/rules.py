@@ -7,6 +7,8 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+DAEMON_SET, STATEFUL_SET = "DaemonSet", "StatefulSet"
+
 
 class Cause(enum.StrEnum):
     """Why a Service is at risk."""
