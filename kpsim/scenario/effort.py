@@ -73,7 +73,7 @@ def effort_of(scenario: Scenario) -> Effort:
             by_packets = settings.check is Check.TRAFFIC_PORT and not each.health_check_node_port
             connections, walked = (connections + asked, walked + asked) if by_packets else (connections, walked)
     asked = sum(number[w.name] * duration_ns / probe.period_ns for w in spec.workloads for probe in _probes(w))
-    writes = _WRITES_OF_A_POD * changed + len(spec.events)
+    writes = _WRITES_OF_A_POD * changed
     least_ns = max(scenario.proxy.min_sync_period_ns, 1)
     partial = nodes * (min(writes, duration_ns / least_ns) + duration_ns / max(scenario.proxy.sync_period_ns, 1))
     seconds = (
