@@ -10,9 +10,11 @@ from nft_documents import only
 from kpsim.addresses import Family
 from kpsim.dialects import Form, dialect_of, dialect_reading
 from kpsim.dialects.nft.commands import dump
+from kpsim.dialects.nft.datatypes import Style
 from kpsim.dialects.nft.dialect import DIALECT
 from kpsim.dialects.nft.document_syntax import items_of
 from kpsim.dialects.nft.json_form import json_text
+from kpsim.dialects.nft.listing import rule_words
 from kpsim.errors import InputError
 from kpsim.explore.loading import load
 from kpsim.explore.saved import read_machine
@@ -220,7 +222,7 @@ def test_what_others_put_into_the_table_has_no_reason() -> None:
 	chain service-AAAAAAAA-shop/web/tcp/http {{
 		ip saddr @client drop
 		ip saddr @client goto own
-		numgen random mod 2 vmap {{ 0 : goto own, 1 : drop }}
+		tcp dport 80 numgen random mod 2 vmap {{ 0 : goto own, 1 : drop }}
 	}}
 }}
 """
@@ -228,6 +230,7 @@ def test_what_others_put_into_the_table_has_no_reason() -> None:
     assert [rule.origin for rule in table.chains["own"].rules] == [FOREIGN] * 3
     assert [each.origin for each in table.sets["service-nodeports"].elements.values()] == [Origin(Role.NODE_PORT)] * 2
     *theirs, draw = table.chains["service-AAAAAAAA-shop/web/tcp/http"].rules
+    assert len(draw.body) == 3
     assert {rule.origin[1:] for rule in theirs} == {("shop/web:http", "TCP", "")}
     assert isinstance(draw.target, Dispatch)
     assert {each.origin for each in draw.target.map.elements.values()} == {Origin(Role.BALANCE, "shop/web:http", "TCP")}  # type: ignore[union-attr]
@@ -515,3 +518,5 @@ def test_one_flag_is_listed_behind_its_mask_and_several_before() -> None:
     unspelled = Chain("c", tuple(Rule(rule.body) for rule in table["c"].rules))
     listed = DIALECT.render(Ruleset.of(Family.IPV4, replace(table, chains=Map({"c": unspelled}))), Form.LISTED)
     assert text in listed
+    sent = [rule_words(rule, Space.IP, Style.SENT) for rule in unspelled.rules]
+    assert (sent[0], sent[4]) == ("tcp flags and rst == rst accept", "tcp flags and (fin | syn) == syn accept")

@@ -257,6 +257,10 @@ DONE: list[tuple[str, tuple[Statement, ...]]] = [
     ("reject with icmpv6 addr-unreachable", (IPV6, Reject(RejectWith.HOST_UNREACHABLE))),
     ("reject with icmpv6 policy-fail", (IPV6, Reject(RejectWith.POLICY_FAIL))),
     ("reject with icmpv6 reject-route", (IPV6, Reject(RejectWith.REJECT_ROUTE))),
+    ("reject with icmp 3", (IPV4, Reject(RejectWith.PORT_UNREACHABLE))), ("reject with icmp type 13", (IPV4, Reject(RejectWith.ADMIN_PROHIBITED))),
+    ("reject with icmpv6 6", (IPV6, Reject(RejectWith.REJECT_ROUTE))), ("reject with icmpx 0", (Reject(RejectWith.NO_ROUTE),)),
+    ("reject with icmpx 1", (Reject(RejectWith.PORT_UNREACHABLE),)), ("reject with icmpx 2", (Reject(RejectWith.HOST_UNREACHABLE),)),
+    ("reject with icmpx 3", (Reject(RejectWith.ADMIN_PROHIBITED),)),
     ("reject with icmpx no-route", (Reject(RejectWith.NO_ROUTE),)), ("reject with icmpx host-unreachable", (Reject(RejectWith.HOST_UNREACHABLE),)),
     ("reject with icmpx admin-prohibited", (Reject(RejectWith.ADMIN_PROHIBITED),)),
     ("update @dyn { ip saddr timeout 1h30m }", (IPV4, UpdateSet(SetReference("dyn"), (Field.SADDR,), SetVerb.UPDATE, 5400 * 10**9))),
@@ -326,6 +330,8 @@ NOT_MODELLED = [
     ("fib daddr type 1-3", "a range of fib_addrtype"), ("meta l4proto & 1 vmap { tcp : drop } counter", "meta l4proto under a mask"),
     ('fib saddr . iif oifname "eth0"', "fib saddr . iif oif of a name"), ("fib daddr . iif oif missing", "fib daddr . iif oif"),
     ("socket transparent 0", "socket transparent 0"), ("socket transparent != 1", "socket transparent 1"),
+    ("meta length lshift 1 2", "meta length"), ("meta length << 1 == 2", "meta length"), ("@ih,0,32 5", "@ih,0,32"),
+    ("reject with icmp 5", "reject with icmp 5"), ("reject with icmp frag-needed", "reject with icmp frag-needed"),
     ("meta random < 10", "meta random"), ("meta random & 0x7ffffff < 10", "meta random"), ("meta random & 0x7fffffff > 10", "meta random"),
 ]  # fmt: skip
 
@@ -469,7 +475,7 @@ def test_elements_for_the_rest_are_listed_as_nft_lists_them() -> None:
         "meta mark { 0x00000005, 0x00010000/16 } accept", "meta mark 0x00010000-0x0001ffff accept", "meta mark 0x00010000/16 accept",
         "ct mark != { 0x00000005, 0x00010000/16 } accept", "meta mark vmap { 0x00000005 : drop, 0x00010000/16 : accept }",
         "iifname vmap { \"lo\" : accept, * : drop }", "tcp dport { 16-31, 80 } accept",
-        "icmpv6 code { no-route, admin-prohibited } accept", "icmp code { net-unreachable, host-unreachable } accept",
+        "meta nfproto ipv4 icmpv6 type echo-request accept", "icmpv6 code { no-route, admin-prohibited } accept", "icmp code { net-unreachable, host-unreachable } accept",
         "icmp type { destination-unreachable, source-quench } accept", "icmpv6 type { destination-unreachable, packet-too-big } accept",
         "ip dscp { cs0, lephb } accept", "ip ecn { not-ect, ect1 } accept", "tcp flags { fin, syn } accept",
     ],
@@ -502,6 +508,14 @@ def test_trees(tree: Tree, parts: tuple[Statement, ...]) -> None:
     place = Place("inet", "filter", "prerouting")
     (rule,) = rules_in(json_document(RecordedPlace(*place), [[tree]]), "inet")
     assert rule.body == parts
+
+
+def test_trees_are_listed_in_words() -> None:
+    """As nft 1.0.6 lists them. Objects of connection tracking that are set stand in quotes."""
+    listed = {'ct helper set "x"': {"ct helper": "x"}, 'ct timeout set "y"': {"ct timeout": "y"}, "ct mark set 0x00000005": {
+        "mangle": {"key": {"ct": {"key": "mark"}}, "value": 5}}}  # fmt: skip
+    rules = rules_in(json_document(RecordedPlace(*HERE), [[tree] for tree in listed.values()]), "inet")
+    assert [rule_words(rule, Space.INET, Style.LISTED) for rule in rules] == [*listed]
 
 
 UNSAID: list[tuple[Statement, str]] = [

@@ -106,9 +106,9 @@ def _operand(cursor: Cursor) -> Tree:
 
 
 def _alternatives(cursor: Cursor) -> Tree:
-    """``fin | syn``, which is what the list ``fin,syn`` means too."""
+    """``fin | syn``, which is what the list ``fin,syn`` means too. nft takes no commas here."""
     words = [leaf(cursor)]
-    while cursor.accept("|") or cursor.accept("or") or cursor.accept(","):
+    while cursor.accept("|", "or"):
         words.append(leaf(cursor))
     return words[0] if len(words) == 1 else words
 

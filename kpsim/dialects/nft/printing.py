@@ -152,13 +152,7 @@ def in_braces(elements: Sequence[str], style: Style) -> str:
 
 def _match(_: str, about: Tree, style: Style, written: str | None) -> str:
     op, tree = about["op"], about["left"]
-    if (
-        style is Style.LISTED
-        and isinstance(tree, dict)
-        and "&" in tree
-        and row_of(tree["&"][0]) is FLAGS
-        and isinstance(tree["&"][1], list)
-    ):
+    if style is Style.LISTED and "&" in tree and row_of(tree["&"][0]) is FLAGS and isinstance(tree["&"][1], list):
         # nft 1.0 lists the value, then the bits that are compared, if they are several; it does not read one bit so
         negation = "!= " if op == "!=" else ""
         return f"{FLAGS.words} {negation}{_flags_text(about['right'])} / {_flags_text(tree['&'][1])}"

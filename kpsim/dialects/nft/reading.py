@@ -10,7 +10,7 @@ from typing import NoReturn
 from kpsim.addresses import Family
 from kpsim.dialects.nft import comparisons, keys, translations
 from kpsim.dialects.nft.context import Context, NotModelled
-from kpsim.dialects.nft.datatypes import MARK, Style, Tree
+from kpsim.dialects.nft.datatypes import ICMP_CODE, ICMPV6_CODE, MARK, Style, Tree
 from kpsim.dialects.nft.layout import DYNAMIC_SIZE
 from kpsim.dialects.nft.printing import expression_text, value_text
 from kpsim.dialects.nft.selectors import row_of
@@ -95,6 +95,8 @@ def _mangle(about: Tree, source: str, context: Context) -> None:
         context.imply(row.family, row.protocol)
         context.add(_CLASSES[row.field](int(row.type.read(value))))
         return
+    if not isinstance(key, dict) or len(key) != 1:
+        raise ValueError(f"not a field: {key}")
     name, kinds = expression_text(key, Style.LISTED)
     if _changes_nothing(key):
         if key == {"meta": {"key": "nftrace"}} and value not in (0, 1):
@@ -215,6 +217,13 @@ REJECTS: Mapping[str, tuple[Mapping[str, RejectWith], Family | None]] = {
 }  # fmt: skip
 
 
+#: names of the numbers that nft takes, too
+_CODE_NAMES: Mapping[str, Callable[[int], Tree]] = {
+    "icmp": ICMP_CODE.write, "icmpv6": ICMPV6_CODE.write,
+    "icmpx": lambda code: dict(enumerate(("no-route", "port-unreachable", "host-unreachable", "admin-prohibited"))).get(code, code),
+}  # fmt: skip
+
+
 def _reject(about: Tree, source: str, context: Context) -> None:
     if about is None:
         context.add(Reject())
@@ -225,6 +234,10 @@ def _reject(about: Tree, source: str, context: Context) -> None:
         context.add(Reject(RejectWith.TCP_RESET))
         return
     codes, family = REJECTS.get(kind, ({}, None))
+    if type(code) is int and kind in _CODE_NAMES:
+        code = _CODE_NAMES[kind](code)
+    if (type(code) is int and kind in ("icmp", "icmpv6")) or (kind, code) == ("icmp", "frag-needed"):
+        raise NotModelled(f"reject with {kind} {code}")
     if code not in codes:
         raise ValueError(f"nft has no answer {kind} {code}")
     if family is None and not context.both_families:

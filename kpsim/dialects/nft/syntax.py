@@ -276,13 +276,13 @@ def _set_element(cursor: Cursor, verb: str, name: str) -> Tree:
         else:
             stated.append(_statement(cursor))
     element: Tree = key if timeout is None else {"elem": {"val": key, "timeout": timeout}}
-    about: dict[str, Tree] = {"op": verb, "elem": element}
-    if cursor.accept(":"):
-        about["data"] = value(cursor)
-    about["set" if "data" not in about else "map"] = f"@{name}"
+    about: dict[str, Tree] = {"op": verb, "elem": element, "set": f"@{name}"}
     if stated:
         about["stmt"] = stated
-    return {"set" if "data" not in about else "map": about}
+    if cursor.accept(":"):
+        value(cursor)
+        return {"map": about}  # known by its name alone
+    return {"set": about}
 
 
 def _old_set(cursor: Cursor) -> Tree | None:
@@ -331,11 +331,10 @@ def _ct(cursor: Cursor) -> Tree | None:
 
 def _words(cursor: Cursor) -> Tree:
     """A statement that is known by its name alone: its words go on to the next verdict."""
-    first = cursor.at
     name = cursor.take().text
     while not at_end(cursor) and not cursor.is_word("accept", "drop", "return", "continue", "comment", "counter"):
         cursor.take()
-    return {"words": {"name": name, "words": cursor.source(first)}}
+    return {"words": {"name": name}}
 
 
 def _flow(cursor: Cursor) -> Tree:
