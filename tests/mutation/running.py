@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -30,6 +31,8 @@ from mutations import Mutation, Unit, mutations, units
 _SLOWEST_MUTANT_S = 40  # of processor time; a mutant that makes the tests run longer counts as caught
 _SLOWEST_TEST_S = 2  # of processor time, and ten times what the test takes without a mutant: the same for one test
 _PATIENCE = 30  # times as long by the clock; behind that the machine was too busy, or a test waits for what never comes
+
+_OURS = re.compile(r"(kpsim|fuzz|tests)\b|test_")  # modules whose caches tests share
 
 
 class Verdict(enum.Enum):
@@ -309,8 +312,9 @@ def _took_over(old: Any, new: Any) -> bool:
 
 
 def _caches() -> list[Any]:
-    """The functions of all modules that remember what they returned."""
-    found = [each for module in list(sys.modules.values()) if module is not None for each in vars(module).values()]
+    """The functions of kpsim and of the tests that remember what they returned."""
+    modules = [module for name, module in sys.modules.items() if _OURS.match(name)]
+    found = [each for module in modules for each in vars(module).values()]
     return list({id(each): each for each in found if isinstance(each, functools._lru_cache_wrapper)}.values())
 
 
