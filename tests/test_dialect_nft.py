@@ -27,6 +27,7 @@ from kpsim.ruleset import (
     Dispatch,
     Dnat,
     Hook,
+    Log,
     Origin,
     Role,
     Rule,
@@ -380,6 +381,12 @@ def test_a_definition_stands_where_a_command_or_a_rule_may() -> None:
     )
     rules = "".join(f"add rule ip t c tcp dport {each}\n" for each in ("80 accept", "81 accept", "82 drop", "83 drop"))
     assert DIALECT.parse(text) == DIALECT.parse(f"add table t\nadd chain t c\n{rules}")
+
+
+def test_signs_in_quotes_end_no_definition() -> None:
+    text = 'table ip t {\n chain c {\n  define a = ";"\n  define b = "{"; log prefix $a\n  log prefix $b\n }\n}\n'
+    [one, other] = only(text).tables[TableKey(Space.IP, "t")].chains["c"].rules
+    assert (one.body, other.body) == ((Log('prefix ";"', "log"),), (Log('prefix "{"', "log"),))
 
 
 def test_words_of_a_variable_keep_their_distance() -> None:

@@ -14,7 +14,7 @@ from kpsim.dialects.nft.json_form import json_text
 from kpsim.dialects.nft.objects import type_words
 from kpsim.errors import InputError
 from kpsim.maps import Map
-from kpsim.ruleset import Chain, Counter, Limit, Quota, SetFlags, Space, Table, TableKey
+from kpsim.ruleset import Chain, Counter, DataType, Limit, Quota, SetFlags, Space, Table, TableKey
 from tests.nft_documents import COMMANDS, Document, documents, in_some_order, listed_again, objects_of, tables_of
 
 
@@ -261,3 +261,21 @@ def test_json_has_commands_too() -> None:
     assert [type_words(each.type) for name, each in sorted(table.sets.items()) if name in "mvuxy" and each.type is not None] == [
         "type ipv4_addr . inet_service : ipv4_addr . inet_service", "type uid . mark", "type mark : ipv4_addr", "type mark . uid", "type uid : verdict",
     ]  # fmt: skip
+
+
+def test_json_leaves_out_the_words_behind_typeof() -> None:
+    """nft 1.0.6 prints ``typeof meta length`` and ``typeof numgen random mod 5 . ip saddr`` so."""
+    made = [PORTS | {"type": "integer", "elem": [5]}, PORTS | {"name": "r", "type": ["integer", "ipv4_addr"]}]
+    [held] = DIALECT.parse(
+        json.dumps({"nftables": [{"table": {"family": "ip", "name": "t"}}, *({"set": each} for each in made)]})
+    )
+    sets = held.tables[TableKey(Space.IP, "t")].sets
+    assert [each.type.key for each in sets.values() if each.type] == [
+        (DataType.NUMBER,),
+        (DataType.NUMBER, DataType.IPV4_ADDRESS),
+    ]
+    assert list(sets["s"].elements) == [(5,)]
+    assert [entry["set"]["type"] for entry in json.loads(json_text(held))["nftables"] if "set" in entry] == [
+        "integer",
+        ["integer", "ipv4_addr"],
+    ]

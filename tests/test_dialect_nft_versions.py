@@ -267,6 +267,7 @@ LIMITED = """table inet t {
 	}
 	set n {
 		type ipv4_addr
+		last
 		counter
 		elements = { 10.0.0.1 counter packets 1 bytes 2 }
 	}
@@ -285,10 +286,10 @@ def test_a_look_up_in_a_set_whose_elements_have_limits_is_a_condition_that_may_b
     with pytest.raises(InputError) as refused:
         DIALECT.parse(LIMITED, file="f")
     assert [str(problem) for problem in refused.value.problems] == [
-        "f:27: not modelled: a look-up in s, whose elements have limits (t/c rule 2)",
-        "f:28: not modelled: a look-up in p, whose elements have limits (t/c rule 3)",
-        "f:28: not modelled: a look-up in s, whose elements have limits (t/c rule 3)",
-        "f:29: not modelled: a look-up in q, whose elements have limits (t/c rule 4)",
+        "f:28: not modelled: a look-up in s, whose elements have limits (t/c rule 2)",
+        "f:29: not modelled: a look-up in p, whose elements have limits (t/c rule 3)",
+        "f:29: not modelled: a look-up in s, whose elements have limits (t/c rule 3)",
+        "f:30: not modelled: a look-up in q, whose elements have limits (t/c rule 4)",
     ]
     found = DIALECT.parse(LIMITED, unknown="keep")
     chain = found[0].tables[TableKey(Space.INET, "t")].chains["c"]

@@ -315,13 +315,18 @@ def _elements(cursor: Cursor) -> Tree:
     return set_of(cursor)["set"]
 
 
+def _types(cursor: Cursor, about: dict[str, Any]) -> None:
+    """Types that nft takes by their names: a number alone has no width. JSON has it, too, for what ``typeof`` says."""
+    read_types(cursor, about)
+    if "integer" in (*about["type"], *about.get("map", ())):
+        raise SyntaxProblem("integer is no type of a set by itself: expected typeof and an expression", cursor.here)
+
+
 def read_types(cursor: Cursor, about: dict[str, Any]) -> None:
     """Reads what stands behind ``type``."""
-    first = cursor.at
     about["type"] = _type_names(cursor)
     if cursor.accept(":"):
         about["map"] = _type_names(cursor)
-    about["words"] = cursor.source(first)
 
 
 def _type_names(cursor: Cursor) -> list[str]:
@@ -389,7 +394,7 @@ def _pass_over(cursor: Cursor) -> None:
 
 
 _SET_PROPERTIES: Mapping[str, Callable[[Cursor, dict[str, Any]], None]] = {
-    "type": read_types,
+    "type": _types,
     "typeof": read_typeof,
     "flags": _reader("flags", _words),
     "timeout": _reader("timeout", seconds),
