@@ -124,7 +124,7 @@ COMPARED = [
     ("ip saddr & 255.255.0.0 == 10.0.0.0", number(Field.SADDR, TEN, mask=0xFFFF0000)),
     ("ip saddr < 10.0.0.1", number(Field.SADDR, (0, TEN))),
     ("ip saddr { 10.0.0.1, 10.0.0.4 comment \"four\" }", number(Field.SADDR, TEN + 1, TEN + 4)),
-    ("tcp dport 16-31", number(Field.DPORT, (16, 31))),
+    ("tcp dport 16-31", number(Field.DPORT, (16, 31))), ("tcp dport 80-80", number(Field.DPORT, 80)),
     ("ip6 saddr ::ffff:10.0.0.1", number(Field.SADDR, 0xFFFF << 32 | TEN + 1)), ("ip6 saddr ::FFFF:10.0.0.1", number(Field.SADDR, 0xFFFF << 32 | TEN + 1)),
     ("ip dscp > 40", number(Field.DSCP, (41, 63))), ("ip ecn > 1", number(Field.ECN, (2, 3))), ("icmp type > 5", number(Field.ICMP_TYPE, (6, 255))),
     ("icmp code > 5", number(Field.ICMP_CODE, (6, 255))), ("icmpv6 type > 5", number(Field.ICMP_TYPE, (6, 255))),

@@ -37,8 +37,8 @@ def refused(space: Space, about: Mapping[str, Any]) -> str | None:
     return "a device is for hook ingress" if "dev" in about and not seeing else None
 
 
-def kept_table(family: str, name: str, chains: Sequence[Mapping[str, Any]]) -> Table | None:
-    """A table in which packets meet what these chains of frames may do to them; None if they do nothing."""
+def kept_table(family: str, name: str, chains: Sequence[Mapping[str, Any]]) -> Table:
+    """A table in which packets meet what these chains of frames may do to them."""
     made = {}
     for about in chains:
         words = f"table {family} {name}, chain {about['name']}"
@@ -46,7 +46,7 @@ def kept_table(family: str, name: str, chains: Sequence[Mapping[str, Any]]) -> T
         priority = -_FIRST - 1 if hook is Hook.POSTROUTING else _FIRST
         rule = Rule((*_passing(family, about), Unmodelled(words)))
         made[about["name"]] = Chain(about["name"], (rule,), Base(ChainType.FILTER, hook, priority))
-    return Table(TableKey(Space.INET, f"{family} {name}"), Map(made)) if made else None
+    return Table(TableKey(Space.INET, f"{family} {name}"), Map(made))
 
 
 def _passing(family: str, about: Mapping[str, Any]) -> Iterator[Expression]:

@@ -26,7 +26,7 @@ def table_lines(table: Table) -> Iterator[str]:
     head = (["flags dormant"] if table.dormant else []) + _comment(table.comment)
     blocks = [[_TAB + line for line in block] for block in _blocks(table)]
     yield from (_TAB + line for line in head)
-    if head and blocks and table.dormant:
+    if blocks and table.dormant:
         yield ""
     for number, block in enumerate(blocks):
         if number:
