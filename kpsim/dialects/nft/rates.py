@@ -1,7 +1,7 @@
 """From text to trees: rates, quotas, counters and times, which statements and elements of sets have in common."""
 
 from kpsim.dialects.nft.datatypes import Tree
-from kpsim.dialects.nft.tokens import Cursor, Kind, milliseconds
+from kpsim.dialects.nft.tokens import Cursor, Kind, milliseconds, number_of
 
 _BYTE_UNITS = ("bytes", "kbytes", "mbytes")
 
@@ -63,7 +63,7 @@ def seconds(cursor: Cursor) -> Tree:
     """A time in seconds; milliseconds make it a fraction."""
     token = cursor.here
     if token.kind is Kind.NUMBER:
-        return cursor.number("a time")
+        return number_of(cursor.take().text)
     if token.kind is not Kind.TIME:
         raise cursor.problem("expected a time such as 1h30m")
     cursor.take()
