@@ -16,6 +16,7 @@ from kpsim.ruleset import (
     Field,
     Hook,
     Lookup,
+    Numgen,
     Quota,
     Set,
     SetFlags,
@@ -34,6 +35,7 @@ WRITTEN, DYNAMIC = (
 )
 FOUND, PERHAPS = (Lookup((Field.SADDR,), SetReference(name)) for name in ("written", "dynamic"))
 IPSET = Lookup((Field.SADDR,), SetReference("written", of_namespace=True))
+DRAWN = Lookup((Numgen(2),), Set.of((1,)), negate=True)
 UPDATED = UpdateSet(SetReference("dynamic"), (Field.SADDR,), SetVerb.ADD)
 CASES: list[tuple[str, list[Expression | Statement], dict[str, Any], Expression | Statement | None]] = [
     ("all are true", [TRUE, FOUND], {}, None),
@@ -45,6 +47,7 @@ CASES: list[tuple[str, list[Expression | Statement], dict[str, Any], Expression 
     ("packets may have changed the set", [PERHAPS, FALSE], {}, PERHAPS),
     ("an ipset has no such element", [FOUND, IPSET], {}, IPSET),
     ("a quota has counted since", [Quota(5), FALSE], {}, Quota(5)),
+    ("a number was drawn", [DRAWN, FALSE], {}, DRAWN),
     ("a change of a set", [UPDATED, FALSE], {}, UPDATED),
 ]
 
