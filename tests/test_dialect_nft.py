@@ -513,6 +513,17 @@ def test_leading_bits_of_a_mark_are_listed_as_a_prefix() -> None:
     assert rule == "add rule ip t c mark and 0x80000000 != 0 accept"
 
 
+def test_a_prefix_of_a_mark_is_cut_in_commands_and_stands_as_it_is_in_listings() -> None:
+    """nft 1.0.6 sends 0x00010000 for 0x12345/16, and lists what the kernel holds of ``ct mark & 0xffff0000 != 0xff00`` as a prefix."""
+    key = TableKey(Space.IP, "t")
+    rules = "add rule ip t c meta mark 0x12345/16 accept\nadd rule ip t c ct mark & 0xffff0000 != 0xff00 accept\n"
+    sent = only("add table ip t\nadd chain ip t c\n" + rules).tables[key].chains["c"].rules
+    listing = (
+        "table ip t {\n\tchain c {\n\t\tmeta mark 0x00010000/16 accept\n\t\tct mark != 0x0000ff00/16 accept\n\t}\n}\n"
+    )
+    assert only(listing).tables[key].chains["c"].rules == sent
+
+
 def test_one_flag_is_listed_behind_its_mask_and_several_before() -> None:
     """As nft 1.0.6 lists them; it does not read ``rst / rst``."""
     words = (

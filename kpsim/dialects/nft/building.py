@@ -324,7 +324,7 @@ class Builder:
             rules = tuple(
                 rule
                 for number, written in enumerate(chain.rules, 1)
-                if (rule := self._rule(written, Context(name.space, objects), (name, name_, number), table)) is not None
+                if (rule := self._rule(written, objects, (name, name_, number))) is not None
             )
             chains[name_] = Chain(name_, rules, self._base(name, chain), chain.about.get("comment", ""))
         self._check_targets(name, table, chains, sets)
@@ -421,7 +421,8 @@ class Builder:
 
     # --- rules --------------------------------------------------------------------------------------------------------
 
-    def _rule(self, written: _Rule, context: Context, at: tuple[TableKey, str, int], table: _Table) -> Rule | None:
+    def _rule(self, written: _Rule, objects: Objects, at: tuple[TableKey, str, int]) -> Rule | None:
+        context = Context(at[0].space, objects, held=self._style is Style.LISTED)
         comment = ""
         pieces: list[tuple[Statement, int]] = []
         for statement in written.statements:

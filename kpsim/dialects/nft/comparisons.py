@@ -81,7 +81,7 @@ def _field(op: str, row: Selector, mask: Tree, right: Tree, context: Context) ->
         return
     else:
         bits = None
-    context.add(_numbers(op, row, bits, right))
+    context.add(_numbers(op, row, bits, right, context.held))
 
 
 def _known_family(op: str, right: Tree, context: Context) -> None:
@@ -98,7 +98,7 @@ def _bits(tree: Tree, kind: Type) -> int:
     return part
 
 
-def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
+def _numbers(op: str, row: Selector, mask: int | None, right: Tree, held: bool) -> Compare:
     kind, highest = row.type, (1 << row.type.bits) - 1
     if op == "!":
         raise ValueError("! is for flags")
@@ -117,7 +117,7 @@ def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
         and "prefix" in right
         and kind.data not in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
     ):
-        return _leading_bits(row, right["prefix"], negate)
+        return _leading_bits(row, right["prefix"], negate, held)
     ranges = among(keys.as_interval(keys.read_part(each, kind)) for each in parts)
     if mask is None and len(ranges) == 1 and kind.data in (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS):
         low, high = ranges[0]
@@ -127,13 +127,17 @@ def _numbers(op: str, row: Selector, mask: int | None, right: Tree) -> Compare:
     return Compare(row.field, ranges, negate, mask)
 
 
-def _leading_bits(row: Selector, prefix: Tree, negate: bool) -> Compare:
-    """``meta mark 0x00010000/16``, as nft lists a mask of leading bits."""
+def _leading_bits(row: Selector, prefix: Tree, negate: bool, held: bool) -> Compare:
+    """``meta mark 0x00010000/16``, as nft lists a mask of leading bits.
+
+    So it lists also what the kernel holds of ``meta mark & 0xffff0000 == 0x1``, which is never true.
+    """
     value, length, bits = _bits(prefix["addr"], row.type), prefix["len"], row.type.bits
     if not isinstance(length, int) or not 0 <= length <= bits:
         raise ValueError(f"not a prefix length: {length}")
     mask = ((1 << length) - 1) << (bits - length)
-    value &= mask  # nft compares no others
+    if not held:
+        value &= mask  # nft puts no other bits into the kernel than the prefix has
     return Compare(row.field, ((value, value),), negate, mask if length < bits else None)
 
 

@@ -58,7 +58,8 @@ class Objects(NamedTuple):
 class Context:
     """The rule so far: its body, and what its packets are known to be."""
 
-    def __init__(self, space: Space, objects: Objects) -> None:
+    def __init__(self, space: Space, objects: Objects, *, held: bool) -> None:
+        self.held = held  #: whether the text lists what the kernel holds, and is not a command for nft
         self.body: list[Expression | Statement] = []
         self.space = space
         self.both_families = space is Space.INET
