@@ -262,3 +262,11 @@ def test_a_rollout_that_does_not_get_on_ends_no_pods(host_port: Json, events: se
     surging = kept(0, "DaemonSet", brief, updateStrategy={"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
     found = one(WEB, surging, *pods("n1", "n2", "n3", kind="DaemonSet", spec=brief))
     assert {each.event for each in found.findings} == events
+
+
+@pytest.mark.parametrize("policy", ["", "AlwaysAllow"])
+def test_a_budget_holds_a_pod_that_is_not_ready_although_none_need_be(policy: str) -> None:
+    """No pod is ready and none need be: there is no disruption to allow, and IfHealthyBudget wants at least one."""
+    spec = {"maxUnavailable": 1, **({"unhealthyPodEvictionPolicy": policy} if policy else {})}
+    found = one(WEB, kept(1), *pods("n1", ready=False), budget(**spec))
+    assert causes(found) == [Cause.NO_ENDPOINT, *([] if policy else [Cause.BUDGET])]

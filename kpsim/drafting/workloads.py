@@ -200,6 +200,11 @@ def _put_start(part: Part, group: Group, ledger: Ledger) -> None:
         words = f"{TODO}: when {listed(spec.gates)} {'is' if len(spec.gates) == 1 else 'are'} set"
         part.put("readiness", Part({"gates": ["0s"] * len(spec.gates)}, flow=True), beside=words)
         ledger.guess("readiness gates open at once", group.title)
+    if spec is not None and first is None:
+        ledger.guess(
+            "new pods without readiness probe are ready when they answer; in a cluster when their containers run (CP-2.5)",
+            group.title,
+        )
     if probes:
         part.put("probes", Part({kind: _probe(probe) for kind, probe in probes.items()}, flow=True))
     if group.controller is not None and group.controller.min_ready_s:

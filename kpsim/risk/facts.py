@@ -155,13 +155,17 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A Service and its ready endpoints. ``unknown`` says why they cannot be known; ``unready`` counts those that are not ready."""
+    """A Service and its ready endpoints. ``unknown`` says why they cannot be known; ``unready`` counts those that are not ready.
+
+    ``keepers`` are the workloads of ready endpoints, ``idle`` those that only have pods that are not ready.
+    """
 
     service: Service
     endpoints: Sequence[Endpoint]
     keepers: Sequence[Keeper]
     unready: int = 0
     unknown: str = ""
+    idle: Sequence[Keeper] = ()
 
     @property
     def title(self) -> str:
@@ -260,7 +264,9 @@ class _Index:
             )
         elif not endpoints and not own and not has_managed_slices(service):
             unknown = "it has no selector, and none of its EndpointSlices is among the objects"
-        return Facts(service, endpoints, keepers, unready, unknown)
+        every = {id(k): k for pod in self.selected.get(title, ()) for k in [self.by_pod[pod.namespace, pod.name]]}
+        idle = [keeper for key, keeper in every.items() if key not in {id(k) for k in keepers}]
+        return Facts(service, endpoints, keepers, unready, unknown, idle)
 
     def _of_slices(self, service: Service, own: Sequence[EndpointSlice]) -> Iterator[Endpoint]:
         """The ready endpoints of the Service's first family: a pod of two families is one endpoint."""

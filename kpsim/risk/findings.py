@@ -19,6 +19,7 @@ def findings(case: Case) -> Iterator[Finding]:
         unready = f"; {case.facts.unready} not ready" if case.facts.unready else ""
         words = f"{RULES[Cause.NO_ENDPOINT].reason}{unready}"
         yield Finding(Cause.NO_ENDPOINT, "", (), "all", None, words, helps_with(Remedy.READY))
+        yield from _budgets(case)
         return
     yield from _budgets(case)
     if (alone := _alone(case)) is not None:
@@ -34,7 +35,7 @@ def findings(case: Case) -> Iterator[Finding]:
 
 def _budgets(case: Case) -> Iterator[Finding]:
     """The drains that do not end, because a budget allows no eviction or several are over one pod."""
-    for keeper in case.facts.keepers:
+    for keeper in [*case.facts.keepers, *case.facts.idle]:
         budgets = case.found.budgets.get(keeper.group.name, ())
         if keeper.stays or not budgets:
             continue

@@ -32,7 +32,7 @@ def _of_pods(keeper: Keeper, budgeted: bool) -> Iterator[str]:
     if spec.pre_stop is not None and (spec.pre_stop.sleeps_ns or 0) / SECOND_NS >= spec.grace_s:
         yield f"{title}: its preStop hook outlasts the grace period of {spec.grace_s} s, which ends it (CP-2.8)"
     if keeper.group.spec is not None and not spec.probes.keys() & {"readiness", "startup"}:
-        yield f"{title}: without readiness probe a new pod gets traffic before its application answers (CP-2.6)"
+        yield f"{title}: without readiness probe a new pod gets traffic before its application answers (CP-2.5)"
     if keeper.kind == DAEMON_SET:
         yield f"{title}: a drain leaves a DaemonSet's pods; they end with the machine"
     elif keeper.group.static:
