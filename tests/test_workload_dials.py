@@ -375,6 +375,18 @@ def test_the_end_of_a_container_is_noticed_later() -> None:
     assert told(log, "pod created") == [(5525, "web-1")]  # +500 noticed, +11+7 told: only then is the name free
 
 
+def test_typical_delays_and_fields_beside_them() -> None:
+    """The kubelet relists each second (CP-1.2 D2); kubernetes#56053 has 10, 13 and 27 ms of the scheduler as p50, p90, p99."""
+    settings = ["delays.preset=typical", "delays.scheduler=2s", "delays.onNodes=[{nodes: [node-1], watchDelivery: 1s}]"]
+    found = parse_scenario(HEAD, "test.yaml", settings=settings).spec.delays
+    assert found.pleg.uniform is not None and found.pleg.uniform.high_ns == 1000 * MS
+    assert (found.scheduler.constant_ns, found.deletion_to_kubelet.constant_ns) == (2000 * MS, 10 * MS)
+    assert found.watch_delivery_to("node-1").constant_ns == 1000 * MS
+    found = parse_scenario(HEAD, "test.yaml", settings=settings[:1]).spec.delays
+    assert found.scheduler.choice is not None and found.scheduler.choice.values_ns == (10 * MS, 13 * MS, 27 * MS)
+    assert parse_scenario(HEAD, "test.yaml").spec.delays.pleg.constant_ns == 0
+
+
 # ----------------------------------------------------------------------------------------------------------------- errors
 
 

@@ -57,7 +57,11 @@ TYPICAL: tuple[TypicalDelay, ...] = (
 )
 
 
-def preset_delays(preset: str) -> Mapping[str, Any]:
-    """Return the fields of ``delays`` that a preset gives. ValueError for a name that is none."""
-    DelayPreset(preset)
-    return {each.field: each.value for each in TYPICAL}
+def preset_delays(preset: DelayPreset) -> Mapping[str, Any]:
+    """Return the values that a preset gives, as a file writes them, by the fields' names in Python."""
+    assert preset is DelayPreset.TYPICAL
+    return {_python_name(each.field): each.value for each in TYPICAL}
+
+
+def _python_name(field: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in field)

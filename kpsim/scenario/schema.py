@@ -4,7 +4,7 @@ It checks what one part alone decides. ``references`` checks references between 
 objects.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -84,12 +84,12 @@ class Delays(Part):
     unreachable_toleration_ns: DurationNs = 300 * SECOND_NS
     """From then on until the node's pods are deleted, so that they are replaced elsewhere: the pods' tolerationSeconds (CP-2.9.1)."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_preset(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("preset") in list(DelayPreset):
-            return {**preset_delays(value["preset"]), **value}
-        return value  # another value of preset is refused as a field
+    @model_validator(mode="after")
+    def _of_preset(self) -> "Delays":
+        if self.preset is None:
+            return self
+        typical = {name: Delay.model_validate(value) for name, value in preset_delays(self.preset).items()}
+        return self.model_copy(update={n: delay for n, delay in typical.items() if n not in self.model_fields_set})
 
     def watch_delivery_to(self, node: str) -> Delay:
         """Return the delivery delay of one node."""
