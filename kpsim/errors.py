@@ -5,6 +5,7 @@ Exit codes: 0 holds; 1 an expectation or check failed; 2 bad input or usage; 3 i
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from typing import ClassVar
 
 
@@ -17,6 +18,11 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def preformatted(text: str) -> str:
+    """Return text as HTML in a monospaced font, its lines as they are: notebooks wrap ``pre`` and give it their own font."""
+    return f'<pre style="font-family:monospace;white-space:pre;overflow-x:auto;line-height:1.3">{escape(text)}</pre>'
 
 
 def _escaped(character: str) -> str:

@@ -138,7 +138,7 @@ def test_the_page_needs_nothing_else(varied: Survey) -> None:
     assert ("good", "works") in page.cells and ("bad", "lost") in page.cells and ("idle", "not sent here") in page.cells
     assert 'name="viewport"' in varied.to_html() and "prefers-color-scheme:dark" in varied.to_html()
     assert varied._repr_html_() in varied.to_html()
-    assert "<small>internalTrafficPolicy</small> Local" in varied.to_html()
+    assert "<small>internal<wbr>TrafficPolicy</small> Local" in varied.to_html()
 
 
 def test_names_cannot_become_markup(local: Survey) -> None:

@@ -14,7 +14,7 @@ from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import Host, ProxierSettings, ProxyConfig, resolve
 from kpsim.effort import permit
-from kpsim.errors import InputError, Problem
+from kpsim.errors import InputError, Problem, preformatted
 from kpsim.inputs import Json
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.nodes import make_machine, overwritten, pod_interface_of, sysctls_of
@@ -51,7 +51,7 @@ class RulesText(str):
     """Rules as their tool saves them. A notebook shows them in a monospaced font."""
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self)}</pre>"
+        return preformatted(self)
 
 
 @dataclass(frozen=True, repr=False)

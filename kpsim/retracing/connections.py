@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
-from html import escape
 from typing import Any
 
-from kpsim.errors import InputError
+from kpsim.errors import InputError, preformatted
 from kpsim.reports.pinned import pinned_flows
 from kpsim.reports.sentences import instant, pinned_line
 from kpsim.retracing.around import Around, around, lines_of
@@ -102,7 +101,7 @@ class ConnectionTrace:
         return f"<{self._headline}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.text())}</pre>"
+        return preformatted(self.text())
 
 
 _DIALLED = {

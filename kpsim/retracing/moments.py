@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 from kpsim.addresses import Family, join_host_port
 from kpsim.cluster import ClusterState
+from kpsim.errors import preformatted
 from kpsim.programmed import Programmed
 from kpsim.reports.sentences import TextTable, duration, instant, plural
 from kpsim.retracing.connections import check_time
@@ -122,7 +122,7 @@ class ClusterAt:
         return f"<{self.title}, at {instant(self.at_ns)}: {plural(len(self.pods), 'pod')}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.text())}</pre>"
+        return preformatted(self.text())
 
 
 def _in_seconds(row: dict[str, Any]) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def _html_lines(grid: Grid) -> Iterator[str]:
 def _html_when(grid: Grid, line: Line) -> str:
     """The values of a line's settings; those that make no difference to it are left out."""
     told = [
-        f"<small>{escape(setting)}</small> {escape(value)}"
+        f"<small>{re.sub(r'(?<=[a-z])(?=[A-Z])', '<wbr>', escape(setting), count=1)}</small> {escape(value)}"
         for setting, value in zip(grid.settings, line.values, strict=True)
         if value != ANY
     ]

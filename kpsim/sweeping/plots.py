@@ -119,7 +119,7 @@ def _heat_map(ax: "Axes", dials: Sequence[Dial], points: Sequence[Measured], nam
         column, row = across.index(point.values[0].text), up.index(point.values[1].text)
         grid[row][column] = spread.mean
         if told:
-            dark = spread.mean > 0.6 * greatest
+            dark = spread.mean > 0.85 * greatest
             text = f"{amount(round(spread.mean, 1))}\n{spread.zeros}/{spread.count}"
             ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
     colours = LinearSegmentedColormap.from_list("lost", ["#FFFFFF", "#F6C9A8", VERMILION])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from html import escape
 from typing import Any
 
 from kpsim.addresses import join_host_port
+from kpsim.errors import preformatted
 from kpsim.exchange import Exchange, WhatIf, exchange, is_request
 from kpsim.fabric import Journey, send
 from kpsim.packet import Packet
@@ -103,7 +103,7 @@ class Trace:
         return f"<trace of {self.journey.sent}: {self.words}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(self.text())}</pre>"
+        return preformatted(self.text())
 
 
 def trace_packet(
