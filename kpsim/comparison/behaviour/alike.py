@@ -159,8 +159,8 @@ class _Grouping:
         ]
         own: dict[Address | int, tuple[int, int]] = {}
         for number, (addresses, ports) in enumerate(members):
-            constants: tuple[Address | int, ...] = (*addresses, *ports)
-            own |= {constant: (number, place) for place, constant in enumerate(constants)}
+            own |= {address: (number, place) for place, address in enumerate(addresses)}
+            own |= {port: (number, -1 - place) for place, port in enumerate(ports)}  # however many addresses there are
         shapes = dict(self._shapes(own, [
             range(len(each.dialled), len(addresses))
             for each, (addresses, _) in zip(self._components, members, strict=True)

@@ -9,15 +9,18 @@ apart, with a hole where the endpoint's address stands. Endpoints of which the s
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from typing import Any, cast
 
 from kpsim.comparison.behaviour.components import Address
+from kpsim.comparison.behaviour.elements import constant_of, kind_of, kind_of_data, users_of_memory
 from kpsim.comparison.behaviour.holes import HOLE, MEMORY, Alone, Incomparable, Literals, Own, Place, Said, Shape
 from kpsim.comparison.behaviour.rules import unmasked
+from kpsim.comparison.behaviour.shapes_of_ipvs import computes_with_addresses, draws_among_equals, in_order
+from kpsim.ipvs.servers import RealServer, VirtualServer, VirtualServerKey
 from kpsim.packetpath.chooser import fraction_as_written
 from kpsim.programmed import Programmed
 from kpsim.ruleset import (
@@ -28,7 +31,6 @@ from kpsim.ruleset import (
     Chain,
     Chance,
     Compare,
-    DataType,
     Dispatch,
     Dnat,
     EitherPort,
@@ -70,7 +72,6 @@ _WITHOUT_CONSTANTS = (
     Terminal, Reject, Assign, SetTimeToLive, NoTrack, Log, Adjust, Chance, Limit, ReversePath, RoutingHeader, BridgePort,
     LocalSocket, Count, Unknown, Unmodelled,
 )  # fmt: skip
-_ADDRESSES = (DataType.IPV4_ADDRESS, DataType.IPV6_ADDRESS)
 
 
 class RulesetShapes:
@@ -84,13 +85,13 @@ class RulesetShapes:
         endpoints: Sequence[Collection[int]] = (),
     ) -> None:  # fmt: skip
         ruleset = told.ruleset
-        if told.ipsets or told.virtual_servers or told.local_addresses:
-            raise Incomparable  # what they do with addresses is not told apart here
+        self._ipsets = told.ipsets
         self._family, self._services, self._own, self._literals = ruleset.family, services, own, literals
         self.spoilt: set[int] = set()  #: components whose chains others' rules lead to
-        #: components with an endpoint that is named otherwise than by what is said of it alone
-        self.rigid: set[int] = set()
-        #: for each component what is said of endpoints: by draw, by run of memories, and by elements of sets
+        self.rigid: set[int] = (
+            set()
+        )  #: components with an endpoint that is named otherwise than by what is said of it alone
+        #: for each component what is said of endpoints: by draw and by run of memories
         self.said: dict[int, list[list[Said]]] = {}
         self._endpoints = endpoints
         self._of_elements: dict[int, list[Said]] = {}
@@ -103,6 +104,7 @@ class RulesetShapes:
         self._draws: dict[int, list[list[int]]] = {}
         for table in ruleset.in_order():
             self._read(table)
+        self._read_beside_tables(told)
 
     def of(self, component: int, *, without_endpoints: bool) -> Shape:
         """The shape of a component's rules, whole or without what is said of one endpoint alone."""
@@ -154,7 +156,7 @@ class RulesetShapes:
         while common := self._led_to_by_others():  # chains for all Services that only one of them has rules in
             for name in common:
                 del self._owners[name]
-        self._users = self._users_of_memory()
+        self._users = users_of_memory(table, self._owners, self._owner)
         for chain in table.ordered():
             if chain.name not in self._owners:
                 self._read_shared(chain)
@@ -162,7 +164,49 @@ class RulesetShapes:
             if chain.name in self._owners:
                 self._content(self._owners[chain.name], chain.name)
         for name, of in table.sets.items():
-            self._read_set(name, of)
+            self._read_set(table.key, name, of)
+
+    def _read_beside_tables(self, told: Programmed) -> None:
+        """Reads ipsets, virtual servers and addresses that are only local."""
+        for name, of in told.ipsets.items():
+            if of.ipset is None or of.ipset.family in (None, self._family):
+                if computes_with_addresses(of):
+                    raise Incomparable
+                self._read_set("ipset", name, of)
+        for address, device in told.local_addresses.items():
+            owner = self._owner_of([(self._family, address)])
+            shape = "local", self._address(owner, address), device
+            if owner is not None:
+                self._elements.setdefault(owner, []).append(shape)
+        places = {constant: place for constant, (_, place) in self._own.items()}
+        for key, virtual in in_order(told.virtual_servers, self._family, places):
+            self._read_virtual_server(key, virtual)
+
+    def _read_virtual_server(self, key: VirtualServerKey, virtual: VirtualServer) -> None:
+        owner = self._owner_of([(self._family, key.address), key.port])
+        at = self._address(owner, key.address), self._port(owner, key.port), key.protocol
+        servers, among_equals = (
+            [self._real_server(owner, each) for each in virtual.servers],
+            draws_among_equals(virtual),
+        )
+        if owner is None:
+            return
+        shape = "virtual server", at, replace(virtual, servers=()), self._site(owner, "drawn", servers)
+        self._elements.setdefault(owner, []).append(shape)
+        if not among_equals:
+            self.rigid.add(owner)
+
+    def _real_server(self, owner: int | None, server: RealServer) -> Said:
+        """What is said of the one endpoint that a real server is."""
+        self._one = one = Alone() if owner is not None else None
+        shape = self._address(owner, server.address), self._port(owner, server.port), server.weight
+        self._one = None
+        return None if one is None else one.place, shape
+
+    def _owner_of(self, constants: Iterable[Address | int]) -> int | None:
+        """The component that has the constants that are some component's; None: none has, or several do."""
+        owners = {self._own[each][0] for each in constants if each in self._own}
+        return owners.pop() if len(owners) == 1 else None
 
     def _led_to_by_others(self) -> set[str]:
         """Chains of one component that others' rules lead to."""
@@ -184,25 +228,6 @@ class RulesetShapes:
         sites = self.said.setdefault(owner, [])
         sites.append(said)
         return what, len(sites) - 1
-
-    def _users_of_memory(self) -> dict[str, set[int | None]]:
-        """Whose rules use each named set and each list of recent addresses."""
-        users: dict[str, set[int | None]] = {}
-        for chain in self._table.chains.values():
-            of_chain = self._owners.get(chain.name)
-            for rule in chain.rules:
-                owner = self._owner(rule) if of_chain is None else of_chain
-                for part in rule.body:
-                    match part:
-                        case Recent(name):
-                            users.setdefault(f"recent {name}", set()).add(owner)
-                        case UpdateSet(set=SetReference(name)) | Lookup(set=SetReference(name)):
-                            users.setdefault(name, set()).add(owner)
-                        case Dispatch(map=SetReference(name)):
-                            users.setdefault(name, set()).add(None)
-                        case _:
-                            pass
-        return users
 
     def _read_shared(self, chain: Chain) -> None:
         """The rules of a chain that is for several components.
@@ -498,14 +523,14 @@ class RulesetShapes:
         if any(isinstance(source, Hashed) for source in key):
             raise Incomparable  # which number an address has says nothing of another
         if isinstance(of, SetReference):
-            found = self._table.sets.get(of.name)
+            found = self._table.sets.get(of.name) or self._ipsets.get(of.name)
             if found is None:
                 raise Incomparable
             name = self._memory(owner, of.name)
             if name == of.name or found.elements or found.members:
                 return key, of
             return key, name, found.type, found.flags, found.timeout_ns, found.size
-        kinds = [_kind_of(source) for source in key]
+        kinds = [kind_of(source) for source in key]
         shifts = [(source.mask, source.shift) if isinstance(source, Masked) else (None, 0) for source in key]
         elements = [
             (
@@ -536,26 +561,20 @@ class RulesetShapes:
         parts = [self._datum(owner, kind, part, (None, 0)) for kind, part in zip(data, element.value, strict=True)]
         return tuple(parts), element.timeout_ns
 
-    def _read_set(self, name: str, of: Set) -> None:
+    def _read_set(self, where: Shape, name: str, of: Set) -> None:
         """Each element that names constants of one component belongs to it."""
         if of.type is None and (of.elements or of.members):
             raise Incomparable
-        kinds = [] if of.type is None else [_kind_of_data(each) for each in of.type.key]
+        kinds = [] if of.type is None else [kind_of_data(each) for each in of.type.key]
         none = (None, 0)
         for key, element in of.elements.items():
-            owners = {
-                self._own[constant][0]
-                for kind, part in zip(kinds, key, strict=True)
-                if isinstance(part, int)
-                and (constant := self._constant(kind, part)) is not None
-                and constant in self._own
-            }
-            owner = owners.pop() if len(owners) == 1 else None
-            data = None if of.type is None or of.type.data is None else [_kind_of_data(each) for each in of.type.data]
+            constants = [constant_of(self._family, *each) for each in zip(kinds, key, strict=True)]
+            owner = self._owner_of(each for each in constants if each is not None)
+            data = None if of.type is None or of.type.data is None else [kind_of_data(each) for each in of.type.data]
 
             def shape(of: int | None = owner, key: Any = key, element: Element = element, data: Any = data) -> Shape:
                 parts = tuple([self._datum(of, kind, part, none) for kind, part in zip(kinds, key, strict=True)])
-                return self._table.key, name, parts, self._value(of, element, data)
+                return where, name, parts, self._value(of, element, data)
 
             if owner is None:
                 shape()
@@ -573,25 +592,6 @@ class RulesetShapes:
 
     def _names_endpoint(self, owner: int, kinds: Sequence[FieldType | None], key: tuple[Any, ...]) -> bool:
         """Whether a key has an address that is nothing but an endpoint."""
-        constants = (self._constant(kind, part) for kind, part in zip(kinds, key, strict=True) if isinstance(part, int))
+        constants = (constant_of(self._family, kind, part) for kind, part in zip(kinds, key, strict=True))
         found = (self._own[each] for each in constants if each is not None and each in self._own)
         return any(component == owner and place in self._endpoints[owner] for component, place in found)
-
-    def _constant(self, kind: FieldType | None, part: int) -> Address | int | None:
-        match kind:
-            case FieldType.ADDRESS:
-                return self._family, part
-            case FieldType.PORT:
-                return part
-            case _:
-                return None
-
-
-def _kind_of(source: Any) -> FieldType | None:
-    field = source.field if isinstance(source, Masked) else source
-    kind = field.type if isinstance(field, Field) else None
-    return kind if kind in (FieldType.ADDRESS, FieldType.PORT) else None
-
-
-def _kind_of_data(kind: DataType) -> FieldType | None:
-    return FieldType.ADDRESS if kind in _ADDRESSES else FieldType.PORT if kind is DataType.PORT else None
