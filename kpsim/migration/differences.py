@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 from kpsim.addresses import Family
-from kpsim.comparison.behaviour.spaces import Values, networks, unite
+from kpsim.comparison.behaviour.spaces import Values, lacking, meet, networks, unite
 from kpsim.exchange import Verdict
 from kpsim.inputs import Json
 from kpsim.tracing.probes import ProbeResult
@@ -76,23 +76,6 @@ class Group:
     def effect(self) -> Effect:
         """The worst effect of its rows."""
         return min((row.effect for row in self.rows), key=list(Effect).index)
-
-
-def apart(values: Values, gone: Values) -> Values:
-    """The numbers of the first set that are not in the second."""
-    rest: list[tuple[int, int]] = []
-    for low, high in values:
-        for start, end in gone:
-            if end < low or start > high:
-                continue
-            if start > low:
-                rest.append((low, start - 1))
-            low = end + 1
-            if low > high:
-                break
-        if low <= high:
-            rest.append((low, high))
-    return tuple(rest)
 
 
 class Clients(Protocol):
@@ -172,12 +155,18 @@ def _client(sender: Sender, found: _Alike, clients: Clients) -> Client:
     """The clients of one kind. Of a process, routing chooses the source, so that is not said."""
     some: dict[Family, list[Values]] = {}
     missing: dict[Family, list[Values]] = {}
+    of_node: list[tuple[Family, Values, Values]] = []  # the sources that clients of a node have, and those left out
     for (family, node, of), sources in found.sources.items():
         if of is sender is not Sender.NODE:
+            all_of_node, here = clients.sources(family, node, sender), unite(sources)
             some.setdefault(family, []).extend(sources)
-            missing.setdefault(family, []).append(apart(clients.sources(family, node, sender), unite(sources)))
+            missing.setdefault(family, []).append(lacking(all_of_node, here))
+            of_node.append((family, all_of_node, missing[family][-1]))
+    spared = {family: unite(of) for family, of in missing.items()}
+    # a source that is left out on one node only is no exception: the row is about all of its nodes
+    exact = all(meet(all_of_node, spared[family]) == gone for family, all_of_node, gone in of_node)
     left_out = _cidrs(missing)
-    if len(left_out) <= _MOST_BUT:
+    if exact and len(left_out) <= _MOST_BUT:
         return Client(str(sender), all_but=left_out)
     return Client(str(sender), sources=_cidrs(some))
 

@@ -9,10 +9,10 @@ none of the cluster's. Nobody dials broadcast and multicast addresses, and only 
 from dataclasses import dataclass, field, replace
 
 from kpsim.addresses import Family, parse_ip, parse_network
-from kpsim.comparison.behaviour.spaces import Values, holds, is_one, meet, only, unite, without
+from kpsim.comparison.behaviour.spaces import Values, holds, is_one, lacking, meet, only, unite, without
 from kpsim.comparison.behaviour.unbound import UNBOUND
 from kpsim.explore import Cluster
-from kpsim.migration.differences import Differing, apart
+from kpsim.migration.differences import Differing
 from kpsim.nodes import Machine
 from kpsim.tracing.site import Sender
 
@@ -39,9 +39,9 @@ class Ordinary:
     def of(self, difference: Differing) -> Differing | None:
         """The part of a difference that ordinary packets meet; None if there is none."""
         family, sender = difference.family, difference.sender
-        dialled = apart(difference.destination, self._no_destination(family))
+        dialled = lacking(difference.destination, self._no_destination(family))
         if sender is not Sender.NODE:
-            dialled = apart(dialled, _LOOPBACK[family])
+            dialled = lacking(dialled, _LOOPBACK[family])
         if sender is Sender.PEER:
             dialled = meet(dialled, self._own(family, difference.node))
         if not dialled:
@@ -80,8 +80,8 @@ class Ordinary:
                 )
             case Sender.EXTERNAL:
                 everybody: Values = ((0, (1 << family.bits) - 1),)
-                return apart(
-                    apart(everybody, self._of_cluster(family)), unite([_NOT_UNICAST[family], self._broadcast(family)])
+                return lacking(
+                    lacking(everybody, self._of_cluster(family)), unite([_NOT_UNICAST[family], self._broadcast(family)])
                 )
             case Sender.NODE:
                 return self._own(family, node)
@@ -101,7 +101,7 @@ class Ordinary:
         return unite(only(address) for address in addresses if not holds(_LOOPBACK[family], address))
 
     def _no_destination(self, family: Family) -> Values:
-        return unite([apart(_NOT_UNICAST[family], _LOOPBACK[family]), self._broadcast(family)])
+        return unite([lacking(_NOT_UNICAST[family], _LOOPBACK[family]), self._broadcast(family)])
 
     def _broadcast(self, family: Family) -> Values:
         """The broadcast addresses of the nodes' networks."""
