@@ -60,9 +60,12 @@ class Answerer:
         self._limit = limit
         self._heads = Heads(site, now_ns)
 
-    def outcomes(self, question: Question) -> Outcomes:
-        """Every outcome of an exchange. TooManyWays if there are more than the limit."""
-        packet = self._site.begin(question.packet, question.node, question.client)
+    def begin(self, question: Question) -> Packet:
+        """The packet of a question as the first node gets it."""
+        return self._site.begin(question.packet, question.node, question.client)
+
+    def outcomes(self, question: Question, packet: Packet) -> Outcomes:
+        """Every outcome of an exchange that a packet of :meth:`begin` begins. TooManyWays if there are more than the limit."""
         if self._known is None:
             self._site.use_free_port(packet, question.node, self._now_ns)
         found: Outcomes = {}

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 from kpsim.addresses import Family, parse_ip
 from kpsim.cluster import ClusterState
+from kpsim.comparison.behaviour.alike import alike
 from kpsim.config import Mode
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
 from kpsim.objects import Service, ServicePortSpec
 from kpsim.packetpath.chooser import TooManyWays
-from kpsim.surveys.answers import Answerer, Known
+from kpsim.surveys.akin import Kinship
+from kpsim.surveys.answers import Answerer, Known, Outcomes
 from kpsim.surveys.pods import PlainPods
 from kpsim.surveys.questions import FRONTENDS, Asked, Question, name_of, questions
 from kpsim.surveys.rows import Places, Row, drawn_again, make_row
@@ -44,21 +46,44 @@ class Found:
 
 
 def ask(
-    ports: Sequence[Port], variants: Sequence[Variant], vary: Sequence[Setting], asked: Asked, progress: Progress | None
+    ports: Sequence[Port],
+    variants: Sequence[Variant],
+    vary: Sequence[Setting],
+    asked: Asked,
+    progress: Progress | None,
+    *,
+    singly: bool = False,
 ) -> Found:
-    """The rows of these Service ports under every variant that means something for them."""
-    return _Asking(ports, variants, vary, asked, progress).found()
+    """The rows of these Service ports under every variant that means something for them.
+
+    ``singly``: each Service is asked about by itself, also those that are akin. It gives the same rows.
+    """
+    return _Asking(ports, variants, vary, asked, progress, singly=singly).found()
 
 
 class _Side:
     """A variant that packets are sent in. Its nodes start when the first packet reaches them."""
 
-    def __init__(self, cluster: Cluster, kept: "_Kept") -> None:
+    def __init__(self, cluster: Cluster, kept: "_Kept", *, grouped: bool) -> None:
         self._cluster = cluster
         self.site = cluster.site
         self.state = cluster.state
         self.answerer = Answerer(self.site, cluster.now_ns, kept.of(cluster))
         self.places = Places(cluster.state, self.site.directory)
+        self._kinship: Kinship | None = None
+        if grouped and kept.of(cluster) is not None:
+            self._kinship = Kinship(alike((self.site,), (cluster.state,), cluster.families, cluster.now_ns))
+
+    def outcomes(self, question: Question) -> Outcomes:
+        """Every outcome of a question, as Services that are akin to its Service tell it, else followed."""
+        packet = self.answerer.begin(question)
+        if self._kinship is None:
+            return self.answerer.outcomes(question, packet)
+        known = self._kinship.answer(question, packet)
+        if known is None:
+            known = self.answerer.outcomes(question, packet)
+            self._kinship.learn(question, packet, known)
+        return known
 
     def mode(self, node: str) -> str:
         return str(self._cluster.config_of(node).mode)
@@ -88,8 +113,11 @@ class _Asking:
         vary: Sequence[Setting],
         asked: Asked,
         progress: Progress | None,
+        *,
+        singly: bool,
     ) -> None:
         self._ports, self._variants, self._vary, self._asked = ports, variants, vary, asked
+        self._grouped = not singly and _is_worth_grouping(ports, variants[0].cluster, asked)
         self._progress = progress
         self._kept = _Kept()
         self._sides: dict[int, _Side] = {}
@@ -165,7 +193,7 @@ class _Asking:
         if at in self._mute and not question.packet.saddr:
             return None
         try:
-            outcomes = side.answerer.outcomes(question)
+            outcomes = side.outcomes(question)
         except TooManyWays:
             raise
         except InputError:
@@ -175,8 +203,16 @@ class _Asking:
 
     def _side(self, number: int) -> _Side:
         if number not in self._sides:
-            self._sides[number] = _Side(self._variants[number].cluster, self._kept)
+            self._sides[number] = _Side(self._variants[number].cluster, self._kept, grouped=self._grouped)
         return self._sides[number]
+
+
+def _is_worth_grouping(ports: Sequence[Port], cluster: Cluster, asked: Asked) -> bool:
+    """Whether so much is asked that it pays to find out which of all Services are akin, on all nodes."""
+    services = len({service.key for service, _ in ports})
+    return services > 1 and 4 * services * len(asked.nodes) >= sum(1 for _ in cluster.state.services) * len(
+        cluster.node_names
+    )
 
 
 def _under(row: Row, values: Mapping[Setting, str]) -> Row:

@@ -158,7 +158,7 @@ def make_row(question: Question, outcomes: Outcomes, values: Mapping[Setting, st
     """The row of an answered question."""
     family, address = question.frontend.address
     reached = _reached(outcomes, places)
-    received = sum((weight for outcome, weight in outcomes.items() if outcome.endpoint is not None), Fraction(0))
+    received = _sum([weight for outcome, weight in outcomes.items() if outcome.endpoint is not None])
     worst = max(
         (each for each in outcomes if each.verdict is not Verdict.WORKS), key=outcomes.__getitem__, default=None
     )
@@ -174,11 +174,19 @@ def make_row(question: Question, outcomes: Outcomes, values: Mapping[Setting, st
     )  # fmt: skip
 
 
+def _sum(odds: Sequence[Fraction]) -> Fraction:
+    """Their sum. Equal ones, as of endpoints that are drawn among equals, are counted: adding fractions takes time."""
+    first = odds[0] if odds else Fraction(0)
+    if all(each is first or each == first for each in odds):
+        return first * len(odds)
+    return sum(odds, Fraction(0))
+
+
 def _verdicts(outcomes: Outcomes) -> Mapping[Verdict, Fraction]:
-    found: dict[Verdict, Fraction] = {}
+    found: dict[Verdict, list[Fraction]] = {}
     for outcome, weight in outcomes.items():
-        found[outcome.verdict] = found[outcome.verdict] + weight if outcome.verdict in found else weight
-    return found if len(found) == 1 else {verdict: found[verdict] for verdict in Verdict if verdict in found}
+        found.setdefault(outcome.verdict, []).append(weight)
+    return {verdict: _sum(found[verdict]) for verdict in Verdict if verdict in found}
 
 
 def _reached(outcomes: Outcomes, places: Places) -> tuple[Reached, ...]:
@@ -193,13 +201,14 @@ def _elsewhere(found: Sequence[tuple[str, Fraction]], here: str, whole: Fraction
     """The part of the odds that is at other places; None if there is nothing, or if a place is not known."""
     if not whole or not here or not all(place for place, _ in found):
         return None
-    return sum((odds for place, odds in found if place != here), Fraction(0)) / whole
+    return _sum([odds for place, odds in found if place != here]) / whole
 
 
 def _same_again(outcomes: Outcomes, reached: Sequence[Reached], received: Fraction) -> Fraction | None:
     """Affinity keeps a client that it remembers; the next connection of any other is drawn as this one was."""
-    remembered = (weight for outcome, weight in outcomes.items() if outcome.endpoint is not None and outcome.remembered)
-    kept = sum(remembered, Fraction(0))
+    kept = _sum([
+        weight for outcome, weight in outcomes.items() if outcome.endpoint is not None and outcome.remembered
+    ])  # fmt: skip
     if kept == received:
         return Fraction(1) if received else None
     if not kept:
@@ -213,5 +222,7 @@ def _same_again(outcomes: Outcomes, reached: Sequence[Reached], received: Fracti
 
 def drawn_again(reached: Sequence[Reached]) -> Fraction | None:
     """The odds that two connections that are drawn independently go to the same endpoint; None: there is none."""
-    received = sum((each.odds for each in reached), Fraction(0))
-    return sum((each.odds * each.odds for each in reached), Fraction(0)) / received if received else None
+    odds = [each.odds for each in reached]
+    if odds and all(each is odds[0] or each == odds[0] for each in odds):
+        return odds[0]
+    return sum((each * each for each in odds), Fraction(0)) / received if (received := sum(odds, Fraction(0))) else None
