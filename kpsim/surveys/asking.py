@@ -117,7 +117,7 @@ class _Asking:
         singly: bool,
     ) -> None:
         self._ports, self._variants, self._vary, self._asked = ports, variants, vary, asked
-        self._grouped = not singly and _is_worth_grouping(ports, variants[0].cluster, asked)
+        self._grouped = not singly and is_worth_grouping(ports, variants[0].cluster, asked)
         self._progress = progress
         self._kept = _Kept()
         self._sides: dict[int, _Side] = {}
@@ -157,7 +157,7 @@ class _Asking:
         variant, (given, port) = self._variants[number], self._ports[place]
         service = variant.cluster.state.get(given.key)
         assert isinstance(service, Service)
-        values = {setting: setting.of(service) for setting in Setting}
+        values = _InForce(service)
         found: list[Row | None] = []
         for kind in (each for each in FRONTENDS if each in self._asked.frontends):
             key = place, kind, self._decides(number, name_of(service), kind)
@@ -178,12 +178,12 @@ class _Asking:
         return met, self._slices[number].get(name)
 
     def _answered(
-        self, number: int, service: Service, port: ServicePortSpec, kind: Via, values: Mapping[Setting, str]
+        self, number: int, service: Service, port: ServicePortSpec, kind: Via, values: "_InForce"
     ) -> list[Row | None]:
         side = self._side(number)
         asked = self._asked._replace(frontends=(kind,))
         return [
-            self._row(side, question, {**values, Setting.MODE: side.mode(question.node)})
+            self._row(side, question, values.under(side.mode(question.node)))
             for question in questions(side.site, side.state, service, port, asked)
         ]
 
@@ -207,7 +207,7 @@ class _Asking:
         return self._sides[number]
 
 
-def _is_worth_grouping(ports: Sequence[Port], cluster: Cluster, asked: Asked) -> bool:
+def is_worth_grouping(ports: Sequence[Port], cluster: Cluster, asked: Asked) -> bool:
     """Whether so much is asked that it pays to find out which of all Services are akin, on all nodes."""
     services = len({service.key for service, _ in ports})
     return services > 1 and 4 * services * len(asked.nodes) >= sum(1 for _ in cluster.state.services) * len(
@@ -215,9 +215,23 @@ def _is_worth_grouping(ports: Sequence[Port], cluster: Cluster, asked: Asked) ->
     )
 
 
-def _under(row: Row, values: Mapping[Setting, str]) -> Row:
+class _InForce:
+    """The values that are in force for a Service. Rows share them: there may be millions."""
+
+    def __init__(self, service: Service) -> None:
+        self._values = {setting: setting.of(service) for setting in Setting}
+        self._by_mode: dict[str, Mapping[Setting, str]] = {}
+
+    def under(self, mode: str) -> Mapping[Setting, str]:
+        """The values on nodes in a mode."""
+        if mode not in self._by_mode:
+            self._by_mode[mode] = {**self._values, Setting.MODE: mode}
+        return self._by_mode[mode]
+
+
+def _under(row: Row, values: _InForce) -> Row:
     """A row under other values that change nothing about its packet. Without affinity the next connection is drawn again."""
-    now = {**values, Setting.MODE: row.values[Setting.MODE]}
+    now = values.under(row.values[Setting.MODE])
     forgets = now[Setting.AFFINITY] != _KEPT and row.values[Setting.AFFINITY] == _KEPT
     return replace(row, values=now, same_again=drawn_again(row.reached) if forgets else row.same_again)
 

@@ -12,7 +12,7 @@ from kpsim.effort import Effort, permit
 from kpsim.errors import InputError
 from kpsim.explore import Cluster, load
 from kpsim.reports.columns import csv_of, frame_of, parquet_of
-from kpsim.surveys.asking import Port, Progress, ask
+from kpsim.surveys.asking import Port, Progress, ask, is_worth_grouping
 from kpsim.surveys.grids import Grid, grids, some
 from kpsim.surveys.loads import LOAD_COLUMNS, Load, loads
 from kpsim.surveys.questions import FRONTENDS, Asked, frontends_of, left_out, name_of
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from kpsim.addresses import Family
 
-#: seconds that a row takes, and each endpoint that may get its request (measured)
+#: seconds that a row takes, and each endpoint that may get its request (measured): asked about by itself, and together with
+#: akin Services
 _ROW_S, _ENDPOINT_S = 0.3e-3, 0.05e-3
+_AKIN_ROW_S, _AKIN_ENDPOINT_S = 0.08e-3, 0.01e-3
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,11 +210,14 @@ def _effort(cluster: Cluster, ports: Sequence[Port], vary: Sequence[Setting], as
         name = f"{each.metadata.namespace}/{each.service_name}"
         count[name] = count.get(name, 0) + len(each.endpoints)
     rows = seconds = 0.0
+    of_row, of_endpoint = _ROW_S, _ENDPOINT_S
+    if is_worth_grouping(ports, cluster, asked):
+        of_row, of_endpoint = _AKIN_ROW_S, _AKIN_ENDPOINT_S
     for service, port in ports:
         dialled = sum(1 for _ in frontends_of(cluster.state, service, port, asked))
         of_port = dialled * len(asked.nodes) * len(asked.clients)
         rows += of_port
-        seconds += of_port * (_ROW_S + _ENDPOINT_S * count.get(name_of(service), 0))
+        seconds += of_port * (of_row + of_endpoint * count.get(name_of(service), 0))
     combinations = prod(len(setting.values) for setting in vary)
     what = f"{rows:,.0f} rows in {combinations:,} variants" if vary else f"{rows:,.0f} rows"
     both = Setting.EXTERNAL in vary and Setting.INTERNAL in vary  # no frontend's clients meet both

@@ -182,10 +182,15 @@ def _sum(odds: Sequence[Fraction]) -> Fraction:
     return sum(odds, Fraction(0))
 
 
+_WORKS: Mapping[Verdict, Fraction] = {Verdict.WORKS: Fraction(1)}
+
+
 def _verdicts(outcomes: Outcomes) -> Mapping[Verdict, Fraction]:
     found: dict[Verdict, list[Fraction]] = {}
     for outcome, weight in outcomes.items():
         found.setdefault(outcome.verdict, []).append(weight)
+    if len(found) == 1 and Verdict.WORKS in found:
+        return _WORKS  # of nearly all rows, so they share it
     return {verdict: _sum(found[verdict]) for verdict in Verdict if verdict in found}
 
 

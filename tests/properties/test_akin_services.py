@@ -10,7 +10,7 @@ from kpsim.surveys.akin import Kinship
 
 
 def rows(cluster: Cluster, vary: str, monkeypatch: pytest.MonkeyPatch, *, singly: bool) -> list[object]:
-    monkeypatch.setattr("kpsim.surveys.asking._is_worth_grouping", lambda *_: not singly)
+    monkeypatch.setattr("kpsim.surveys.asking.is_worth_grouping", lambda *_: not singly)
     return [row.to_json() for row in survey(cluster, vary=vary, clients=["pod", "node", "external"]).rows]
 
 

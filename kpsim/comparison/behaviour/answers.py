@@ -41,7 +41,7 @@ class Answers:
     def __init__(self, sides: Sequence[Side]) -> None:
         self._sides = sides
         self._shared: dict[object, Json] = {}
-        self._originals: dict[tuple[int, int], Json] = {}
+        self._originals: dict[tuple[int, int, Numbers], Json] = {}
 
     # --- the packet that is asked about -----------------------------------------------------------------------------
 
@@ -98,8 +98,8 @@ class Answers:
 
     def _original(self, place: int, difference: Difference, numbers: Numbers) -> Json:
         """If the answer says nothing of the packet's own numbers, equal fates share one."""
-        if (place, id(difference)) in self._originals:
-            return self._originals[place, id(difference)]
+        if (place, id(difference), numbers) in self._originals:
+            return self._originals[place, id(difference), numbers]
         box, fate = difference.box, difference.fates[place]
         found = self._composed(place, difference, numbers)
         if found is None and difference.alike and fate.result is not ProbeResult.DELIVERED and fate.seen is None:
@@ -110,7 +110,7 @@ class Answers:
             found = self._shared[key]
         if found is None:
             found = self._asked(place, box, numbers).to_json()
-        self._originals[place, id(difference)] = found
+        self._originals[place, id(difference), numbers] = found
         return found
 
     def _asked(self, place: int, box: Box, numbers: Numbers) -> Answer:

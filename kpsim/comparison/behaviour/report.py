@@ -162,14 +162,8 @@ class _Telling:
         self._known: dict[Hashable, Why] = {}
 
     def records(self, found: Comparison) -> Iterator[Record]:
-        typical_of = {id(each): self.answers.typical_of(each.box) for each in found.differences if each.like is None}
         for number, each in enumerate(found.differences, 1):
-            if each.like is None:
-                numbers, natural = typical_of[id(each)]
-            else:
-                original, swap = each.like
-                (source, destination, port), natural = typical_of[id(original)]
-                numbers = swap.address(source), swap.address(destination), swap.port(port)
+            numbers, natural = self.answers.typical_of(each.box)
             yield Record(self, number, each, numbers, natural, self._why(each))
 
     # --- why --------------------------------------------------------------------------------------------------------
