@@ -97,6 +97,15 @@ def test_node_ports_are_of_the_kind() -> None:
     assert groups(*PLAIN, *more) == [["a", "b"], ["c", "d"]]
 
 
+def test_services_with_node_ports_are_akin_however_many_endpoints_they_have() -> None:
+    few = service("a", "172.30.0.1", [("10.180.1.5", 1), ("10.180.2.5", 2)], **node_port(30081))
+    many = service(
+        "b", "172.30.0.2", [(f"10.180.{n}.{place}", n) for n in (1, 2) for place in (6, 7)], **node_port(30082)
+    )
+    [kin] = _alike(*subjects(few, many)).kin
+    assert [len(group) for group in kin.groups] == [1, 1]
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -121,21 +121,33 @@ class Alike:
 NONE = Alike((), {})
 
 
-def alike(sites: Sequence[Site], states: Sequence[ClusterState], families: Iterable[Family], now_ns: int) -> Alike:
-    """The groups of alike components of two sides. No groups if a rule computes with addresses."""
+def alike(
+    sites: Sequence[Site],
+    states: Sequence[ClusterState],
+    families: Iterable[Family],
+    now_ns: int,
+    *,
+    served: bool = True,
+) -> Alike:
+    """The groups of alike components of all sides together. No groups if a rule computes with addresses.
+
+    ``served`` False: no groups either if ip_vs serves on a node.
+    """
     if not any(state.services for state in states):
         return NONE
     with without_collector():
         try:
-            return _Grouping(sites, states, tuple(families), now_ns).groups()
+            return _Grouping(sites, states, tuple(families), now_ns, served=served).groups()
         except (Incomparable, InputError):  # an InputError is met again where packets are followed
             return NONE
 
 
 class _Grouping:
     def __init__(
-        self, sites: Sequence[Site], states: Sequence[ClusterState], families: tuple[Family, ...], now_ns: int
-    ) -> None:
+        self, sites: Sequence[Site], states: Sequence[ClusterState], families: tuple[Family, ...], now_ns: int,
+        *, served: bool,
+    ) -> None:  # fmt: skip
+        self._served = served
         self._sites, self._states, self._families, self._now_ns = sites, states, families, now_ns
         self._literals = Literals()
         self._local: dict[Family, set[tuple[int, int]]] = {family: set() for family in Family}
@@ -222,6 +234,8 @@ class _Grouping:
             for node in site.node_names or ("node",):
                 for family in self._families:
                     told = site.netns(node, family).programmed[family]
+                    if not self._served and (told.ipsets or told.virtual_servers or told.local_addresses):
+                        raise Incomparable
                     yield (side, node, family), RulesetShapes(told, services, own, self._literals, endpoints)
 
     # --- what the world tells apart ---------------------------------------------------------------------------------

@@ -143,7 +143,8 @@ def report(a: Subject, b: Subject, progress: Progress | None = None, *, singly: 
     frontends = Frontends((a.state, b.state))
     families = tuple(family for family in a.side.families if family in b.side.families)
     sites, states = (a.side.site, b.side.site), (a.state, b.state)
-    together = NONE if singly else alike(sites, states, families, a.side.now_ns)
+    # where ip_vs serves, composed fates would divide the same packets into more boxes
+    together = NONE if singly else alike(sites, states, families, a.side.now_ns, served=False)
     found = compare(a.side, b.side, frontends.divide, progress, together)
     return Report(a, b, found.classes, tuple(_Telling(a, b, frontends).records(found)))
 
