@@ -228,7 +228,7 @@ def test_a_drain_that_a_budget_never_lets_happen_takes_nothing() -> None:
     found = one(service("web", **LOCAL), kept(2), *pods("n1", "n2"), budget(minAvailable=2))
     assert left(found)["drained", "n1"] == (2, 2)
     assert [(each.cause, each.event) for each in found.findings] == [
-        (Cause.LOCAL_WINDOW, "a rollout of shop/web"), (Cause.BUDGET, "draining n1, n2"),
+        (Cause.LOCAL_WINDOW, "a rollout of shop/web"), (Cause.LOCAL_RETURN, "a rollout of shop/web"), (Cause.BUDGET, "draining n1, n2"),
     ]  # fmt: skip
 
 

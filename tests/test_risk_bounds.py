@@ -51,6 +51,11 @@ def test_the_window_of_a_load_balancer(balancer: Json, period_s: int, failures: 
             Situation([balanced(), *kept("n1", of=spec(sleep=9, starts=5))], DRAIN, EVENT_S + 15, OUTSIDE, balancer={"interval": "1s", "unhealthyThreshold": 1}),
             Cause.ALONE,
         ),
+        (  # all nodes have left it before it finds the first new one
+            Situation([balanced(), *kept("n1", "n3", of=spec(sleep=9))], ROLLOUT, EVENT_S + 20, OUTSIDE,
+                      balancer={"interval": "3s", "unhealthyThreshold": 1, "healthyThreshold": 3}),
+            Cause.LOCAL_RETURN,
+        ),
         (
             Situation([balanced(), *kept("n1", "n2", "n3", kind="DaemonSet", of=spec(sleep=0), updateStrategy={"rollingUpdate": {"maxUnavailable": 3}})],
                       ROLLOUT, EVENT_S + 15, OUTSIDE, balancer={"interval": "3s", "healthyThreshold": 2}),

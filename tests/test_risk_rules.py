@@ -41,6 +41,8 @@ ONE_MEMBER = [front(selector=MEMBER), keeper("StatefulSet", "web", pods=SLOW, re
 ALL_AT_ONCE: Json = {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 2}}}
 EVERY = ("n1", "n2", "n3")
 
+SLOW_TO_RETURN: Json = {"interval": "2s", "unhealthyThreshold": 1, "healthyThreshold": 3}
+
 SITUATIONS: Mapping[str, Situation] = {
     "unready": Situation([front(), *unready("n1")], seconds=2),
     "single": Situation([front(), *kept("n1", of=SLOW)], DRAIN, EVENT_S + 16),
@@ -52,6 +54,7 @@ SITUATIONS: Mapping[str, Situation] = {
     "daemons-at-once": Situation([front(), *kept(*EVERY, kind="DaemonSet", updateStrategy={"rollingUpdate": {"maxUnavailable": 3}})], ROLLOUT),
     "local-window": Situation([balanced(), *kept("n1", "n3")], DRAIN, EVENT_S + 14, traffic={**OUTSIDE, "via": "loadBalancer"}),
     "daemons-window": Situation([balanced(), *kept(*EVERY, kind="DaemonSet")], ROLLOUT, EVENT_S + 25, {**OUTSIDE, "via": "loadBalancer"}),
+    "return": Situation([balanced(), *kept("n1", of=spec(sleep=9))], ROLLOUT, EVENT_S + 20, {**OUTSIDE, "via": "loadBalancer"}, balancer=SLOW_TO_RETURN),
     "node-port": Situation([front(**NODE_PORT), *kept("n1", "n3")], seconds=2, traffic={**OUTSIDE, "via": "nodePort"}),
     "daemons-node-port": Situation([front(**NODE_PORT), *kept(*EVERY, kind="DaemonSet")], ROLLOUT, EVENT_S + 20, {**OUTSIDE, "via": "nodePort"}),
     "internal": Situation([front(internalTrafficPolicy="Local"), *kept("n1", "n3")], seconds=2),
@@ -173,6 +176,8 @@ PROOFS: Mapping[tuple[Cause, Remedy], tuple[str, Edit]] = {
     (Cause.LOCAL_WINDOW, Remedy.PRE_STOP): ("local-window", sleeping(11)),
     (Cause.LOCAL_WINDOW, Remedy.EXTERNAL_CLUSTER): ("local-window", external),
     (Cause.LOCAL_WINDOW, Remedy.SURGE): ("daemons-window", surge),
+    (Cause.LOCAL_RETURN, Remedy.MIN_READY): ("return", change("Deployment", "spec.minReadySeconds", 8)),
+    (Cause.LOCAL_RETURN, Remedy.EXTERNAL_CLUSTER): ("return", external),
     (Cause.ZONE, Remedy.ZONES): ("zone", placed("n1", "n3", topologySpreadConstraints=OVER_ZONES)),
     (Cause.BUDGET, Remedy.ALLOWING_BUDGET): ("blocked", change("PodDisruptionBudget", "spec.minAvailable", 1)),
     (Cause.BUDGET, Remedy.REPLICA): ("blocked", placed(*EVERY)),

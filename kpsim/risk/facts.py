@@ -75,6 +75,12 @@ class Keeper:
         return 1.0 + sum(probe.initial_delay_s + probe.period_s for probe in probes)
 
     @property
+    def starts_least_s(self) -> float:
+        """How long a new pod takes until it is ready, at least: 1 s, or the initial delays of its probes."""
+        probes = (self.spec.probes[kind] for kind in ("startup", "readiness") if kind in self.spec.probes)
+        return max(1.0, sum(probe.initial_delay_s for probe in probes))
+
+    @property
     def replicas(self) -> int:
         """As many as are wanted; of a DaemonSet, as there are."""
         controller = self.group.controller

@@ -1,12 +1,13 @@
 """Why a Service with a Local policy is at risk: nodes without endpoint, now, in a drain, or in a rollout."""
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from kpsim.drafting.podspecs import PodSpec
 from kpsim.risk.case import Case, keepers_of, names, pre_stop
-from kpsim.risk.facts import Keeper
+from kpsim.risk.facts import Keeper, pods_of
 from kpsim.risk.remarks import in_seconds
-from kpsim.risk.rules import DAEMON_SET, RULES, Cause, Helps, Remedy, helps_with
+from kpsim.risk.rules import DAEMON_SET, RULES, STATEFUL_SET, Cause, Helps, Remedy, helps_with
 from kpsim.risk.verdicts import Finding
 
 
@@ -14,6 +15,7 @@ def local_findings(case: Case) -> Iterator[Finding]:
     """Yield the reasons that lie in a Local policy."""
     if case.local and case.balanced:
         yield from _window(case)
+        yield from _return(case)
     elif case.local:
         bare = [name for name in case.names if name not in case.facts.nodes]
         dialling = "clients from outside that dial"
@@ -53,6 +55,38 @@ def _window(case: Case) -> Iterator[Finding]:
         )
         helps = pre_stop(window_s, keeper) | helps_with(Remedy.EXTERNAL_CLUSTER) | keeper.surging()
         yield Finding(Cause.LOCAL_WINDOW, event, case.facts.nodes, clients, lost_s, words, helps)
+
+
+def _return(case: Case) -> Iterator[Finding]:
+    """The time in which a rollout has taken the old pods' nodes out of the load balancer, and it does not send to the new ones' yet."""
+    timing, keepers = case.timing, case.facts.keepers
+    if len(keepers) != 1 or any(e.group is None for e in case.facts.endpoints):
+        return
+    (keeper,) = keepers
+    controller = keeper.group.controller
+    strategy = controller.strategy if controller is not None else None
+    if controller is None or strategy is None or strategy.recreates or not keeper.rolls(case.found.nodes):
+        return
+    if (keeper.surges and keeper.kind == DAEMON_SET) or (keeper.replicas == 1 and not keeper.surges):
+        return  # each node keeps a ready pod; or a rollout leaves none, which is worse
+    at_once = pods_of(strategy.max_surge, keeper.replicas, up=True)
+    at_once += pods_of(strategy.max_unavailable, keeper.replicas, up=keeper.kind == DAEMON_SET)
+    step_s = keeper.starts_least_s + controller.min_ready_s
+    if keeper.kind in (DAEMON_SET, STATEFUL_SET):
+        step_s += keeper.serves_s  # a new pod comes when the old one is gone
+    found_s = timing.return_s + timing.lag_s - timing.patience_s
+    steps = ceil(keeper.replicas / max(at_once, 1))
+    lost_s = found_s - controller.min_ready_s - (steps - 1) * step_s
+    if lost_s <= 0:
+        return
+    event = _event((), [keeper])
+    words = (
+        f"{event} may end the last old pod before the load balancer sends to the nodes of new ones, which it believes in after "
+        f"{in_seconds(timing.return_s)}; all that it gets is lost for at most {in_seconds(lost_s)}"
+    )
+    helps = {Remedy.MIN_READY: f"minReadySeconds ≥ {ceil(found_s)}"} | helps_with(Remedy.EXTERNAL_CLUSTER)
+    clients = "all of the load balancer's"
+    yield Finding(Cause.LOCAL_RETURN, event, case.facts.nodes, clients, lost_s, words, helps)
 
 
 def _event(drained: Sequence[str], rolled: Sequence[Keeper]) -> str:

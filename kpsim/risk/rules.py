@@ -19,6 +19,7 @@ class Cause(enum.StrEnum):
     ZONE = "one-zone"
     ROLLOUT = "rollout-leaves-none"
     LOCAL_WINDOW = "local-window"
+    LOCAL_RETURN = "local-return"
     LOCAL_NODE_PORT = "local-node-port"
     LOCAL_INTERNAL = "local-internal"
     ENDS_AT_ONCE = "ends-at-once"
@@ -41,6 +42,7 @@ class Remedy(enum.StrEnum):
     INTERNAL_CLUSTER = "internal-cluster"
     DAEMON_SET = "daemon-set"
     PRE_STOP = "pre-stop"
+    MIN_READY = "min-ready"
     RETRIES = "retries"
 
 
@@ -62,6 +64,7 @@ WORDS: Mapping[Remedy, str] = {
     Remedy.INTERNAL_CLUSTER: "internalTrafficPolicy Cluster (trafficDistribution PreferSameNode prefers the own node)",
     Remedy.DAEMON_SET: "a DaemonSet that surges (maxSurge 1)",
     Remedy.PRE_STOP: "a preStop hook that sleeps until nobody sends to the pod any more, and a grace period beyond it",
+    Remedy.MIN_READY: "minReadySeconds as long as a load balancer takes to find a node",
     Remedy.RETRIES: "clients that try again for longer than that",
 }
 
@@ -120,6 +123,11 @@ RULES: Mapping[Cause, Rule] = {
         "externalTrafficPolicy Local: the load balancer sends to a node whose last endpoint has ended until its probes have failed",
         (Remedy.PRE_STOP, Remedy.EXTERNAL_CLUSTER, Remedy.SURGE),
         "PP-11.7, FIG-3, T-2.2",
+    ),
+    Cause.LOCAL_RETURN: Rule(
+        "externalTrafficPolicy Local: a rollout ends the old pods before the load balancer has found the nodes of the new ones",
+        (Remedy.MIN_READY, Remedy.EXTERNAL_CLUSTER),
+        "PP-11.7, CP-15.2, FIG-3",
     ),
     Cause.ZONE: Rule(
         "all ready endpoints are in one zone: when it is lost, nobody serves until pods are replaced",

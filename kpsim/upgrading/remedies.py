@@ -305,6 +305,7 @@ NOT_TRIED = frozenset(
         Remedy.ROLLING,
         Remedy.FEWER_UNAVAILABLE,
         Remedy.SURGE,
+        Remedy.MIN_READY,
         Remedy.DAEMON_SET,
         Remedy.ONE_BUDGET,
     }
