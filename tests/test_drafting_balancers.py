@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from drafts import PODS, WEB, drafted, node, service
+from drafts import PODS, WEB, drafted, keeper, node, pod, service
 
 import kpsim
 
@@ -109,3 +109,14 @@ def test_nodes_that_a_label_excludes_get_nothing_from_load_balancers() -> None:
     met = {each.node for each in result.log.connections if each.frontend == "loadBalancer"}
     assert met == {"n1", "n2"}
     assert "events" in draft.content and not drafted(WEB, *PODS, nodes=nodes).content["events"]
+
+
+def test_a_rollout_behind_no_service_says_that_nobody_dials_it() -> None:
+    draft = drafted(
+        WEB,
+        keeper("DaemonSet", "agent", app="agent"),
+        pod("agent-x", "n1", "10.244.1.9", app="agent", owner=("DaemonSet", "agent")),
+        *PODS,
+        rollout="shop/agent",
+    )
+    assert "traffic, as no Service leads to what is rolled out: shop/agent" in draft.left_out

@@ -58,3 +58,17 @@ def test_nodes_that_a_load_balancer_passes_over_are_named(tmp_path: Path, ingres
     assert "Its load balancer sends nothing to n2, n4, n5, n6 and 1 more: the health check fails there" in done.stdout
     of_pods = asked(tmp_path, [made, other], "shop/web", "--from", "pod", "--via", "lb", "--node", "n2")
     assert of_pods.exit_code == (0 if "ip" in ingress else 2)  # names are not resolved
+
+
+def test_a_narrow_terminal_gets_paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = service("web", type="NodePort", clusterIP="10.96.0.9", externalTrafficPolicy="Local", ports=_PORTS)
+    monkeypatch.setattr("kpsim.cli.printing.WIDTH", 80)
+    done = asked(tmp_path, [made], "shop/web", "--from", "external")
+    assert (
+        "node port 192.168.10.1:30080 from external at n1: works\n    10.244.1.5:8080 (pod shop/web-0 on n1)\n"
+        in done.stdout
+    )
+    assert (
+        "node port 30080 of the node from external at n2, n3, n4, n5 and 2 more: request-lost\n    nobody"
+        in done.stdout
+    )

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import typer
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kpsim.addresses import format_ip, join_host_port, parse_ip
 from kpsim.cli.printing import console, plain_console
@@ -18,6 +20,7 @@ from kpsim.tracing.traces import Trace
 
 _MANY = 4  #: nodes that say the same share a row if they are so many
 _NAMED = 4  #: of them are named
+_NARROW = 110  #: columns of a terminal that a table needs
 
 
 class _Row(NamedTuple):
@@ -29,30 +32,44 @@ class _Row(NamedTuple):
 
 
 def print_table(traced: Sequence[tuple[Way, Trace]], site: Site) -> None:
-    """Print what becomes of each way's exchanges, over all nodes and with exact odds. Many nodes that say the same share a row."""
+    """Print what becomes of each way's exchanges, over all nodes and with exact odds. Many nodes that say the same share a row.
+
+    On a narrow terminal each row is a paragraph.
+    """
     typer.echo(f"{traced[0][0].service}, dialled in {len(traced)} ways")
-    table = Table()
-    for name in ("dialled", "from", "at", "exchange", "who gets the request", "with the source"):
-        table.add_column(name, overflow="fold")
-    rows = [_row(way, found, site) for way, found in traced]
-    same = Counter(row.alike for row in rows)
-    shown = set()
-    for row in rows:
-        if same[row.alike] < _MANY:
-            table.add_row(*row.cells)
-        elif row.alike not in shown:
-            shown.add(row.alike)
-            dialled, sender, verdict, who, source = row.alike
-            nodes = [each.node for each in rows if each.alike == row.alike]
-            at = (
-                "\n".join([*nodes[:_NAMED], f"and {len(nodes) - _NAMED:,} more"])
-                if len(nodes) > _NAMED + 1
-                else "\n".join(nodes)
-            )
-            table.add_row(dialled, sender, at, verdict, who, source)
-    (console() or plain_console()).print(table)
-    if shown:
+    found = [_row(way, each, site) for way, each in traced]
+    shared = {alike for alike, number in Counter(row.alike for row in found).items() if number >= _MANY}
+    rows = [row.cells for row in found if row.alike not in shared]
+    for alike in dict.fromkeys(row.alike for row in found if row.alike in shared):
+        dialled, sender, verdict, who, source = alike
+        at = _listed([each.node for each in found if each.alike == alike])
+        rows.append((dialled, sender, at, verdict, who, source))
+    out = console() or plain_console()
+    if out.width < _NARROW:
+        for row in rows:
+            _print_paragraph(row, out)
+    else:
+        table = Table()
+        for name in ("dialled", "from", "at", "exchange", "who gets the request", "with the source"):
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    if shared:
         typer.echo("Nodes that say the same share a row; --node NAME tells one alone.")
+
+
+def _listed(nodes: Sequence[str]) -> str:
+    more = [f"and {len(nodes) - _NAMED:,} more"] if len(nodes) > _NAMED + 1 else []
+    return "\n".join([*(nodes[:_NAMED] if more else nodes), *more])
+
+
+def _print_paragraph(row: tuple[str, ...], out: Console) -> None:
+    dialled, sender, at, verdict, who, source = row
+    head = f"{dialled} from {sender} at {', '.join(at.splitlines())}: {verdict}".replace(", and ", " and ")
+    out.print(Text(head), soft_wrap=True)
+    for line in [*who.splitlines(), *([f"with the source {', '.join(source.splitlines())}"] if source else [])]:
+        out.print(Text(f"    {line}"), soft_wrap=True)
 
 
 def _row(way: Way, traced: Trace, site: Site) -> _Row:

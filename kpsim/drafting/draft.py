@@ -196,6 +196,8 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
         if (not rolled or _title(s) in leading) and _title(s) not in unanswered
         and not (way.via == "loadBalancer" and _title(s) in past)
     ]  # fmt: skip
+    if rolled and not leading:
+        ledger.leave_out("traffic, as no Service leads to what is rolled out", *(group.title for group in rolled))
     if passing := sorted(past & {_title(way.service) for way in ways}):
         ledger.leave_out("traffic by load balancers that dial pods, past kube-proxy (target type ip)", *passing)
     for each in services:
