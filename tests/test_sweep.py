@@ -265,6 +265,15 @@ def test_the_least_value_that_loses_nothing_is_said_for_each_value_of_the_others
     assert found.holds  # lost <= 1 in both seeds at preStop 3s, among others
 
 
+def test_a_dial_that_changes_no_figure_is_said(faked: Faked) -> None:
+    """Losses depend on preStop and the seed alone."""
+    found = faked.sweep(lambda p, r, s: max(0.0, s - p), vary={PRE_STOP: ["0s", "2s"], RATE: [5, 7]})
+    assert found.answers[-1] == f"{RATE} makes no difference here: every figure is the same at each of its values."
+    assert not any(PRE_STOP in line for line in found.answers)
+    both = faked.sweep(lambda p, r, s: max(0.0, r - p), vary={PRE_STOP: ["0s", "2s"], RATE: [5, 7]})
+    assert not any("no difference" in line for line in both.answers)
+
+
 def test_a_larger_value_that_loses_again_is_said(faked: Faked) -> None:
     found = faked.sweep(lambda pre_stop, *_: 0.0 if pre_stop == 1 else 4.0, vary=[f"{PRE_STOP}=0s,1s,2s"])
     assert found.answers[1] == "Not monotone: 1s loses nothing in 2 of 2 seeds, but 2s loses 4 on average."

@@ -107,7 +107,21 @@ def _of(held: Held) -> str:
 
 
 def answer_lines(found: Outcome) -> list[str]:
-    """Say what suffices: the least value of the first dial for each combination of the others."""
+    """Say what suffices: the least value of the first dial for each combination of the others, and which dials change nothing."""
+    return [*_what_suffices(found), *_idle_lines(found)]
+
+
+def _idle_lines(found: Outcome) -> Iterator[str]:
+    for place, dial in enumerate(found.dials if found.goal is None else ()):
+        figures: dict[Setting, set[str]] = {}
+        for point in found.points:
+            others = point.values[:place] + point.values[place + 1 :]
+            figures.setdefault(others, set()).add(repr([sorted(each.items()) for each in point.figures]))
+        if len(dial.values) > 1 and all(len(each) == 1 for each in figures.values()):
+            yield f"{dial.path} makes no difference here: every figure is the same at each of its values."
+
+
+def _what_suffices(found: Outcome) -> list[str]:
     if not found.dials:
         lost = found.points[0].spread("lost")
         return [] if lost is None else [f"Connections {spread_sentence(lost)}"]
