@@ -47,6 +47,10 @@ def parse_ip(text: str) -> tuple[Family, int] | None:
     address, as in Go's net.IP.
     """
     if ":" not in text:
+        try:
+            return Family.IPV4, int.from_bytes(inet_pton(AF_INET, text))
+        except (OSError, UnicodeEncodeError, ValueError):
+            pass  # it may have leading zeros
         parts = text.split(".")
         if len(parts) != 4:
             return None
@@ -83,6 +87,11 @@ def format_ip(family: Family, value: int) -> str:
 
 def canonical_ip(text: str, family: Family | None = None) -> str | None:
     """The canonical text of an address, or None if the text is not an address of ``family``."""
+    if family is Family.IPV4 and ":" not in text:
+        try:
+            return inet_ntop(AF_INET, inet_pton(AF_INET, text))
+        except (OSError, UnicodeEncodeError, ValueError):
+            pass  # it may have leading zeros
     parsed = parse_ip(text)
     if parsed is None or (family is not None and parsed[0] is not family):
         return None

@@ -53,8 +53,9 @@ def run_command() -> int:
 
 
 def _run() -> int:
-    from kpsim.cli import commands  # noqa: F401 - registers the commands
+    from kpsim.cli.commands import register
 
+    register(sys.argv[1:])
     width = None if sys.stdout is not None and sys.stdout.isatty() else _HELP_WIDTH
     try:
         app(prog_name="kpsim", terminal_width=width)  # also as python -m kpsim

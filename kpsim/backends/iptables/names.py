@@ -21,13 +21,16 @@ SERVICE_CHAIN_PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KU
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 #: two base32 digits for each value of ten bits: eight look-ups make a name, three times as fast as the base64 module
 _PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
-_SHIFTS = range(70, -1, -10)
 
 
 def chain_hash(text: str) -> str:
     """The first 16 characters of the base32 text of the SHA-256 (I-2.1)."""
-    bits = int.from_bytes(sha256(text.encode()).digest()[:10])
-    return "".join([_PAIRS[bits >> shift & 0x3FF] for shift in _SHIFTS])
+    hashed, pairs = sha256(text.encode()).digest(), _PAIRS
+    a, b = int.from_bytes(hashed[:5]), int.from_bytes(hashed[5:10])
+    return (
+        f"{pairs[a >> 30]}{pairs[a >> 20 & 0x3FF]}{pairs[a >> 10 & 0x3FF]}{pairs[a & 0x3FF]}"
+        f"{pairs[b >> 30]}{pairs[b >> 20 & 0x3FF]}{pairs[b >> 10 & 0x3FF]}{pairs[b & 0x3FF]}"
+    )
 
 
 def service_hash_input(name: ServicePortName) -> str:

@@ -6,11 +6,12 @@ other service ports.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, host_network, parse_ip
 from kpsim.backends.iptables import names
+from kpsim.backends.iptables.later import LaterChain
 from kpsim.config import LocalDetector, ProxierSettings
 from kpsim.dialects.iptables import Shape, Style, render_rule
 from kpsim.kubeproxy.plan import Refusal, ServicePlan
@@ -42,6 +43,7 @@ LOCALHOST_ACCEPTED_COUNTER = "localhost_nps_accepted_pkts"
 LOOPBACK = Network(host_network("127.0.0.1").family, 127 << 24, 8)
 
 _MARK_MASQ = Jump(names.MARK_MASQ)
+_TO_MARK_MASQ = (names.MARK_MASQ,)
 _TO_LOCAL = named(Field.DADDR_TYPE, "LOCAL")
 _FROM_LOCAL = named(Field.SADDR_TYPE, "LOCAL")
 _REJECT = "-j REJECT=unsaid"
@@ -209,7 +211,7 @@ class _Writer:
         for name, endpoints in ((self.svc, self.plan.cluster), (self.svl, self.plan.local)):
             if endpoints:
                 first = (masquerade,) if masquerade is not None and name == internal_chain else ()
-                chains.append(Chain(name, (*first, *self.balancing(endpoints))))
+                chains.append(self.balancing_chain(name, first, endpoints))
         chains.extend(map(self.endpoint_chain, self.plan.reachable))
         return ServiceRules(
             family=self.settings.family,
@@ -218,7 +220,9 @@ class _Writer:
             chains=tuple(chains),
             masquerade=None if masquerade is None else (internal_chain, masquerade),
             refusals=(self.plan.internal_refusal is Refusal.DROP, self.plan.external_refusal is Refusal.DROP),
-            chain_rule_count=sum(len(chain.rules) for chain in chains),
+            chain_rule_count=sum(
+                chain.rule_count if isinstance(chain, LaterChain) else len(chain.rules) for chain in chains
+            ),
         )
 
     def refuse(self, chain: str, refusal: Refusal, where: Where) -> None:
@@ -344,6 +348,17 @@ class _Writer:
         rest = f"other traffic to {self.name} will be dropped by {names.PROXY_FIREWALL}"
         return (*rules, _shape("--comment").rule(self.origin(Role.SOURCE_RANGE_DROP), rest))
 
+    def balancing_chain(self, name: str, first: tuple[Rule, ...], endpoints: Sequence[Endpoint]) -> Chain:
+        """The chain that chooses an endpoint; the rule that masquerades stands in front, if it is this chain's."""
+        targets = tuple([self.endpoint_chains[endpoint.address] for endpoint in endpoints])
+        asked = targets * (2 if self.port.session_affinity else 1)
+        return LaterChain(
+            name,
+            lambda: (*first, *self.balancing(endpoints)),
+            len(first) + len(asked),
+            (*[names.MARK_MASQ] * len(first), *asked),
+        )
+
     def balancing(self, endpoints: Sequence[Endpoint]) -> Iterator[Rule]:
         """The rules that choose an endpoint: by affinity (I-8.1), then by chance (I-8.2)."""
         targets = [(endpoint.address, self.endpoint_chains[endpoint.address]) for endpoint in endpoints]
@@ -371,7 +386,13 @@ class _Writer:
         return f"{self.name} -> {address}" if self.comment else ""
 
     def endpoint_chain(self, endpoint: Endpoint) -> Chain:
-        """The chain of one endpoint: hairpin mark and DNAT (I-8.3)."""
+        """The chain of one endpoint."""
+        return LaterChain(
+            self.endpoint_chains[endpoint.address], partial(self.endpoint_rules, endpoint), 2, _TO_MARK_MASQ
+        )
+
+    def endpoint_rules(self, endpoint: Endpoint) -> tuple[Rule, ...]:
+        """Hairpin mark and DNAT (I-8.3)."""
         name = self.endpoint_chains[endpoint.address]
         parsed = parse_ip(endpoint.ip)
         assert parsed is not None
@@ -384,7 +405,7 @@ class _Writer:
             dnat = self.dnat.rule(origin, comment, Recent(name, "set"), _protocol(self.protocol), target)
         else:
             dnat = self.dnat.rule(origin, comment, _protocol(self.protocol), target)
-        return Chain(name, (hairpin, dnat))
+        return hairpin, dnat
 
 
 _ANYWHERE = Where((), ())

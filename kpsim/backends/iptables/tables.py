@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kpsim.backends.iptables import names
+from kpsim.backends.iptables.later import LaterChain
 from kpsim.backends.iptables.service_rules import Placed, ServiceRules
 from kpsim.dialects.iptables import empty_table, table_key
 from kpsim.kubeproxy.trackers import ServicePortName
@@ -169,23 +170,29 @@ class Tables:
         chains = self._chains(update.name)
         written = {chain.name for chain in update.chains}
         for chain in update.chains:
-            rules = chain.targets_to_check(chains.get(chain.name)) if isinstance(chain, SharedChain) else chain.rules
-            for rule in rules:
-                target = rule.body[-1] if rule.body else None
+            for target in chain.leads_to if isinstance(chain, LaterChain) else _leads_to(chain, chains):
                 # most jumps lead to a chain of the same document, so the faster set is asked before the map
-                if isinstance(target, _LEADS_ON) and target.chain not in written and target.chain not in chains:
-                    raise RestoreFailed(f"{update.name}/{chain.name}: jump to {target.chain}, which does not exist")
+                if target not in written and target not in chains:
+                    raise RestoreFailed(f"{update.name}/{chain.name}: jump to {target}, which does not exist")
         with chains.mutate() as changing:
             for chain in update.chains:
-                changing[chain.name] = _kept(chains.get(chain.name), chain)
+                loaded = chains.get(chain.name)
+                changing[chain.name] = chain if loaded is None else _kept(loaded, chain)
             for name in update.deleted:
                 changing.pop(name, None)
             self._put(update.name, changing.finish())
 
 
-def _kept(loaded: Chain | None, chain: Chain) -> Chain:
+def _leads_to(chain: Chain, loaded: Map[str, Chain]) -> Iterable[str]:
+    """The chains to which a chain leads and whose existence has to be checked. ``loaded`` are those of the kernel."""
+    rules = chain.targets_to_check(loaded.get(chain.name)) if isinstance(chain, SharedChain) else chain.rules
+    targets = (rule.body[-1] for rule in rules if rule.body)
+    return (target.chain for target in targets if isinstance(target, _LEADS_ON))
+
+
+def _kept(loaded: Chain, chain: Chain) -> Chain:
     """The chain that the kernel holds if the new one is no other, since what was compiled for it still holds."""
-    if loaded is None or loaded is chain:
+    if loaded is chain:
         return chain
     if isinstance(chain, SharedChain):
         if not chain.takes_the_place_of(loaded):
@@ -193,7 +200,7 @@ def _kept(loaded: Chain | None, chain: Chain) -> Chain:
         assert isinstance(loaded, SharedChain)
         loaded.blocks = chain.blocks  # the same rules follow from them; the next document is built on these
         return loaded
-    alike = type(loaded) is Chain and (loaded.base, loaded.comment) == (chain.base, chain.comment)
+    alike = not isinstance(loaded, SharedChain) and (loaded.base, loaded.comment) == (chain.base, chain.comment)
     return loaded if alike and interchangeable(loaded.rules, chain.rules) else chain
 
 
