@@ -13,12 +13,13 @@ import pytest
 import typer
 from shop import cluster_text
 
-from kpsim.cli import commands, main
+from kpsim.cli import main
 from kpsim.cli.application import app
+from kpsim.cli.commands import register
 from kpsim.errors import InputError, Problem, printable
 from kpsim.outputs import check_directory, check_file, write_directory, write_file
 
-assert commands  # it registers the commands with the application
+register([])
 
 SHOP = str(Path(__file__).parents[1] / "notebooks" / "shop.yaml")
 KNOWN = ("page.html", "frames/a.csv", "frames/b.csv", "plots/p.png")

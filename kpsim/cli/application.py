@@ -55,6 +55,8 @@ def run_command() -> int:
 def _run() -> int:
     from kpsim.cli.commands import register
 
+    # kpsim has no plugins for pydantic, which would look for some in the metadata of every package that is installed
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     register(sys.argv[1:])
     width = None if sys.stdout is not None and sys.stdout.isatty() else _HELP_WIDTH
     try:
