@@ -3,6 +3,7 @@
 PYTHON      ?= python3
 SCENARIO    ?= local-rollout
 MINUTES     ?= 10
+BENCH       ?= benchmarks
 SUBJECT     ?= packets
 SEED        ?=
 MODE        ?= iptables
@@ -85,8 +86,8 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 fuzz: setup system-packages ## Random input, model against Linux, or for every command: make fuzz [SUBJECT=packets|rulesets|hostile|diff] [MODE=nftables] [MINUTES=10] [SEED=n]
 	$(BIN)/python -m fuzz $(SUBJECT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(filter packets,$(SUBJECT)),--mode $(MODE))
 
-bench: setup ## Measure speed
-	$(BIN)/python -m pytest --benchmark-only benchmarks
+bench: setup ## Measure speed: make bench [BENCH=benchmarks/test_connections.py]
+	$(BIN)/python -m pytest --benchmark-only $(BENCH)
 
 # Not part of the checks: it takes minutes to half an hour. MUTANTS="packetpath.nat --sample 5" tries only some mutants.
 mutants: setup ## Which small mistakes in the packet path no test notices, kernel aside: make mutants [MUTANTS=...]

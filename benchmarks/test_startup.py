@@ -8,6 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 RECORDING = Path(__file__).parents[1] / "tests" / "golden" / "iptables" / "small-016.recording.jsonl"
 
+CLUSTER = Path(__file__).parents[1] / "docs" / "scenario-init.yaml"
+
 
 def _kpsim(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "kpsim", *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -16,6 +18,11 @@ def _kpsim(*arguments: str) -> None:
 def test_help(benchmark: BenchmarkFixture) -> None:
     """At most 0.3 s."""
     benchmark.pedantic(_kpsim, args=("--help",), rounds=5)
+
+
+def test_trace_in_a_small_cluster(benchmark: BenchmarkFixture) -> None:
+    """At most 0.5 s."""
+    benchmark.pedantic(_kpsim, args=("trace", str(CLUSTER), "shop/web:http", "--from", "external"), rounds=5)
 
 
 def test_replay_of_a_small_recording(benchmark: BenchmarkFixture) -> None:

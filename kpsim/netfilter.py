@@ -33,7 +33,7 @@ NAT, it is there in all four hooks. The priority of a NAT chain only orders it a
                                                                               └→ lo → PREROUTING → INPUT → socket
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ from kpsim.ipvs.connections import Connection, server_of
 from kpsim.ipvs.servers import ServerReference
 from kpsim.packet import Packet
 from kpsim.packetpath import delivery
-from kpsim.packetpath.chooser import Chooser, ScriptedChooser, explore
+from kpsim.packetpath.chooser import Chooser, ScriptedChooser, TooManyWays, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
 from kpsim.packetpath.memory import Memory, SetId, Touched
@@ -560,4 +560,29 @@ def expand(
     def once(chooser: Chooser) -> Walk:
         return walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
 
-    return list(explore(once, as_written=as_written, limit=limit, merge=merge))
+    apart = _ways_apart(once, as_written=as_written) if merge and limit is None else None
+    return list(explore(once, as_written=as_written, limit=limit, merge=merge)) if apart is None else apart
+
+
+_FEW_WAYS = 64  #: so many are followed faster one by one than with copies of every state where they part
+
+
+def _ways_apart(once: Callable[[ScriptedChooser], Walk], *, as_written: bool) -> list[tuple[Fraction, Walk]] | None:
+    """Every outcome, if there are few and no two ways have met in one state. None: there may be other ways to tell.
+
+    Ways that had met would have gone on alike, to one translation. So if each ends with its own, none have.
+    """
+    found: list[tuple[Fraction, Walk]] = []
+    translations = set[Hashable]()
+    try:
+        for weight, way in explore(once, as_written=as_written, limit=_FEW_WAYS, brief=True):
+            at, entry = way.dnat_rule, way.entry
+            by = None if at is None else (at.table, at.chain, at.number)
+            translation = by, None if entry is None else (entry.reply.saddr, entry.reply.sport)
+            if translation in translations:
+                return None
+            translations.add(translation)
+            found.append((weight, way))
+    except TooManyWays:
+        return None
+    return found

@@ -9,7 +9,7 @@ from packets import node_netns
 from kpsim.addresses import Family
 from kpsim.netfilter import Netns, Walk, expand
 from kpsim.packet import Packet
-from kpsim.packetpath.chooser import TooManyWays
+from kpsim.packetpath.chooser import MOST_WAYS, TooManyWays
 from kpsim.ruleset import Ruleset
 
 MOST = 3000
@@ -54,10 +54,13 @@ def compare(netns: Netns, packet: Packet, *, local: bool, as_written: bool, now_
         )  # fmt: skip
     except TooManyWays:
         assume(False)
-    merged = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written)
+    merged = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written, limit=MOST_WAYS)
     assert summed(merged) == summed(plain)
+    assert expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written) == merged  # one by one, if few
     assert len(merged) <= len(plain)
-    traced = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written, trace=True)
+    traced = expand(
+        netns, packet, now_ns=now_ns, local=local, as_written=as_written, trace=True, limit=MOST_WAYS
+    )  # fmt: skip
     plainly = expand(netns, packet, now_ns=now_ns, local=local, as_written=as_written, trace=True, merge=False)
     assert traced[0][1].trace == plainly[0][1].trace
     assert {outcome.trace for _, outcome in traced} <= {outcome.trace for _, outcome in plainly}
