@@ -119,11 +119,12 @@ class Record:
     def attempt_of(self, client: str, answered_by: str) -> Attempt:
         """What becomes of another client's attempt."""
         old = self.attempt
-        return Attempt(
-            old.disposition, old.cause, old.node, client if self.decided_of_client else old.source_ip, old.endpoint,
-            old.endpoint_node, client if self.seen_of_client else old.seen_source_ip, old.new_flow, old.rule, answered_by,
-            old.flow, silent=old.silent,
-        )  # fmt: skip
+        return replace(
+            old,
+            source_ip=client if self.decided_of_client else old.source_ip,
+            seen_source_ip=client if self.seen_of_client else old.seen_source_ip,
+            answered_by=answered_by,
+        )
 
 
 class Drawn(NamedTuple):
