@@ -1,7 +1,7 @@
 """What a run of an upgrade lost: how much, by which way, while which nodes were worked on, and why."""
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -105,6 +105,7 @@ class _Work:
 def observed(log: RunLog, begins_ns: int) -> Observed:
     """Count what a run lost. ``begins_ns`` is when the upgrade begins."""
     works = list(_works(log))
+    listed = _listed(log)
     sent: dict[str, int] = {}
     found: dict[Way, Lost] = {}
     standing: dict[tuple[str, str, str, str], int] = {}
@@ -118,19 +119,30 @@ def observed(log: RunLog, begins_ns: int) -> Observed:
         if at_ns < begins_ns:
             standing[alike] = standing.get(alike, 0) + 1
         elif alike not in standing:
-            _add(found, works, c, service, at_ns)
+            _add(found, works, listed, c, service, at_ns)
     finished = any(each.kind is HappeningKind.ROLLING_UPGRADE_DONE for each in log.happenings)
     return Observed(log.seed, sent, found, standing, finished)
 
 
-def _add(found: dict[Way, Lost], works: list[_Work], c: Connection, service: str, at_ns: int) -> None:
-    now = [work for work in works if work.from_ns <= at_ns <= work.until_ns + _STARTING_NS]
-    if not now:  # what a node that is done leaves behind
-        now = [work for work in works if work.until_ns <= at_ns][-1:]
-    off = [work for work in now if _off(work, at_ns) and work.node in (c.node, c.endpoint_node)]
-    own = off or [work for work in now if at_ns <= work.until_ns] or now
+#: by Service port and endpoint: when slices listed it as ready, from and until
+Listed = Mapping[tuple[str, str], Sequence[tuple[int, int]]]
+
+
+def _listed(log: RunLog) -> Listed:
+    found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for each in log.endpoints:
+        until_ns = log.duration_ns if each.until_ns is None else each.until_ns
+        found.setdefault((each.service, each.endpoint), []).append((each.from_ns, until_ns))
+    return found
+
+
+def _add(found: dict[Way, Lost], works: list[_Work], listed: Listed, c: Connection, service: str, at_ns: int) -> None:
+    kind = _kind(c, works, at_ns)
+    if kind is Kind.ENDPOINT_OFF and _ended_before(c, works, listed, at_ns):
+        kind = Kind.ENDS_EARLY
+    own = _blamed(kind, c, works, at_ns)
     nodes = tuple(work.node for work in own)
-    way = Way(service, c.traffic, c.frontend.value, _kind(c, works, at_ns), c.cause.value, nodes)
+    way = Way(service, c.traffic, c.frontend.value, kind, c.cause.value, nodes)
     since_ns = at_ns - min((work.from_ns for work in own), default=at_ns)
     lost = found.get(way)
     if lost is None:
@@ -138,6 +150,19 @@ def _add(found: dict[Way, Lost], works: list[_Work], c: Connection, service: str
     else:
         lost.count += 1
         lost.first_ns, lost.last_ns = min(lost.first_ns, since_ns), max(lost.last_ns, since_ns)
+
+
+def _blamed(kind: Kind, c: Connection, works: list[_Work], at_ns: int) -> list[_Work]:
+    """The nodes whose upgrade cost a connection: that of the machine which is off, else all that are worked on, else the last that was."""
+    off = {
+        Kind.ENDPOINT_OFF: c.endpoint_node,
+        Kind.MACHINE_OFF: c.node,
+        Kind.DIALLED_OFF: c.node,
+        Kind.SENDER_OFF: c.node,
+    }
+    own = [work for work in works if work.node == off.get(kind) and _off(work, at_ns)]
+    now = [work for work in works if work.from_ns <= at_ns <= work.until_ns]
+    return own or now or [work for work in works if work.until_ns <= at_ns][-1:]
 
 
 def _works(log: RunLog) -> Iterator[_Work]:
@@ -159,10 +184,12 @@ _OUTSIDE = (Frontend.NODE_PORT, Frontend.EXTERNAL_IP)
 
 
 def _kind(c: Connection, works: list[_Work], at_ns: int) -> Kind:
-    if c.frontend in _OUTSIDE and _has_been_off(works, c.node, at_ns):
-        return Kind.DIALLED_OFF
-    if c.frontend is Frontend.CLUSTER_IP and not c.endpoint and _has_been_off(works, c.node, at_ns):
-        return Kind.SENDER_OFF
+    # a machine that starts has no rules yet
+    if c.cause in (Reason.NODE_DOWN, Reason.NOT_CAPTURED) and not c.endpoint and _has_been_off(works, c.node, at_ns):
+        if c.frontend in _OUTSIDE:
+            return Kind.DIALLED_OFF
+        if c.frontend is Frontend.CLUSTER_IP:
+            return Kind.SENDER_OFF
     match c.cause:
         case Reason.NO_ENDPOINTS | Reason.RATE_LIMITED:
             return Kind.NO_ENDPOINT
@@ -178,6 +205,13 @@ def _kind(c: Connection, works: list[_Work], at_ns: int) -> Kind:
             return Kind.NO_NODE
         case _:
             return Kind.OTHER
+
+
+def _ended_before(c: Connection, works: list[_Work], listed: Listed, at_ns: int) -> bool:
+    """Whether an endpoint was no longer ready when its machine went off, so that the rules only had not heard of it yet."""
+    off_ns = max((work.off_ns or 0 for work in works if work.node == c.endpoint_node and _off(work, at_ns)), default=0)
+    spells = listed.get((c.service, c.endpoint), ())
+    return bool(spells) and not any(from_ns < off_ns < until_ns for from_ns, until_ns in spells)
 
 
 def _has_been_off(works: list[_Work], node: str, at_ns: int) -> bool:

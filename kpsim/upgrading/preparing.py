@@ -17,19 +17,13 @@ from kpsim.inputs import Json
 from kpsim.objects import CLUSTER_IP_NONE, LABEL_SERVICE_PROXY_NAME, Node, Service
 from kpsim.scenario import Scenario, parse_scenario
 from kpsim.scenario.document import override, read_document
+from kpsim.upgrading.rates import lessen, nodes_in_turn
 from kpsim.upgrading.subjects import DAEMON_SET, Subject, Upgrade, behind
 
 FILE = "the drafted scenario"
 BEGINS_S = 10  #: when the first node is begun with
 DRAIN_TIMEOUT = "10m"  #: a drain that takes longer is taken not to end
 _LONG = "2h"  #: until the real duration is known
-_RATES = (5, 2, 1, 0.5)  #: connections a second of a source
-_WORK_S, _CONNECTION_S, _NODE_S = (
-    60,
-    1.2e-3,
-    75,
-)  #: what all seeds may cost, what a connection does, how long a node takes about
-MOST_SOURCES = 60  #: if there are more, only one port of each Service is dialled
 
 
 def prepare(
@@ -56,7 +50,7 @@ def prepare(
     if balancer is not None:
         content.put("loadBalancer", Part(dict(balancer), flow=True))
     notes = list(_hold_evictions(content, parts.groups))
-    notes += _lessen(content, len(upgraded), max_unavailable, seeds)
+    notes += lessen(content, given.config.mode, nodes_in_turn(len(upgraded), max_unavailable), seeds)
     untrue = [" connections a second for each of "]  # the rates are others now
     if balancer is not None:
         untrue.append("load balancers probe nodes every ")
@@ -155,32 +149,6 @@ def _hold_evictions(content: Part, groups: Sequence[Group]) -> Iterator[str]:
             part.put("disruptionBudget", Part({"maxUnavailable": 0}, flow=True))
             titles = " and ".join(f"{b.namespace}/{b.name}" for b in held[part["name"]].budgets)
             yield f"{held[part['name']].title}: {titles} select the same pods, so the API refuses every eviction"
-
-
-def _lessen(content: Part, nodes: int, max_unavailable: int | str, seeds: int) -> Iterator[str]:
-    """Choose a rate at which the runs end soon enough. Of very many sources only some remain."""
-    traffic = content["traffic"]
-    traffic = [part for part in traffic if not part.head]  # the head says that nobody answers
-    if len(traffic) > MOST_SOURCES:
-        first: dict[tuple[str, str, str], Any] = {}
-        for part in traffic:
-            first.setdefault((part["service"], part["via"], part.get("ipFamily", "")), part)
-        if len(first) < len(traffic):
-            yield f"of Services with several ports one port is dialled, as there would be {len(traffic)} sources"
-        traffic = list(first.values())
-    share = (
-        max_unavailable
-        if isinstance(max_unavailable, int)
-        else max(1, int(max_unavailable.rstrip("%") or 0) * nodes // 100)
-    )
-    lasts_s = 30 + _NODE_S * -(-nodes // max(share, 1))
-    cost = max(len(traffic), 1) * lasts_s * _CONNECTION_S * max(seeds, 1)
-    rate = next((each for each in _RATES if each * cost <= _WORK_S), _RATES[-1])
-    for part in traffic:
-        part["perSecond"] = rate
-        part["arrivals"] = "poisson"
-    content["traffic"] = traffic
-    yield f"guessed: {rate:g} connections a second for each of {len(traffic):,} traffic sources"
 
 
 def _settled(drafted: Draft, settings: Sequence[str]) -> tuple[Json, Part]:

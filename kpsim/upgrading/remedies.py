@@ -4,9 +4,8 @@ A change is one edit of one object: ``settings`` are its ``--set`` form, which i
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
 from math import ceil
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -228,7 +227,27 @@ class Row(NamedTuple):
     kinds: frozenset[Kind]
     source: str
     ladder: Callable[[Subject, Surroundings], Ladder]
+    beside: frozenset[Kind] = frozenset()  #: what it may avoid only beside another remedy
     of_clients: bool = False  #: it changes clients, so it comes behind pairs of others
+
+
+def way_s(min_sync_s: float) -> float:
+    """How long a change of a pod takes at most until all rules have it (CP-1.2)."""
+    return min_sync_s + _WAY_S
+
+
+def hooks_suffice(subject: Subject, changes: Iterable[Change], at_least_s: float) -> bool:
+    """Whether all pods that drains evict serve until all rules have dropped them, or clients try again.
+
+    If not, a run in which nothing is lost shows only that no client came in the short time between.
+    """
+    own = list(changes)
+    if any(isinstance(each, Again) and each.concerns(subject.title) for each in own):
+        return True
+    sleeps = {each.behind.name: each.seconds for each in own if isinstance(each, Sleep)}
+    return all(
+        not each.evicted or max(each.sleeps_s, sleeps.get(each.name, 0)) >= at_least_s for each in subject.behinds
+    )
 
 
 def _allow(subject: Subject, around: Surroundings) -> Ladder:
@@ -253,8 +272,8 @@ def _sleep(subject: Subject, around: Surroundings) -> Ladder:
     window_s = around.balancer.resolved(local=True).worst_window_ns / SECOND_NS
     most = 60 if window_s <= 55 or not subject.external_local else 90
     # a hook that is shorter than the way of a change to all rules does by luck only
-    least = max(min(each.sleeps_s for each in own), around.min_sync_s + _WAY_S - 1)
-    steps = [s for s in dropwhile(lambda s: s <= least, _SLEEPS_S) if s <= most]
+    least = min(each.sleeps_s for each in own)
+    steps = [s for s in _SLEEPS_S if least < s <= most and s >= way_s(around.min_sync_s)]
     return [tuple(Sleep(each, s) for each in own if each.sleeps_s < s) for s in steps]
 
 
@@ -316,7 +335,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "PodDisruptionBudget", "one pod is evicted at a time, and the next when its successor is ready; or a budget that lets drains end",
         (Remedy.KEEPING_BUDGET, Remedy.ALLOWING_BUDGET),
-        frozenset({Kind.NO_ENDPOINT, Kind.ENDPOINT_OFF, *_LOCAL}), "Eviction of policy/v1", _allow,
+        frozenset({Kind.NO_ENDPOINT, Kind.ENDPOINT_OFF, *_LOCAL}), "Eviction of policy/v1", _allow, beside=frozenset({Kind.ENDS_EARLY}),
     ),
     Row(
         "preStop", "pods serve until all rules have dropped them, a successor is ready, and load balancers have seen that the node cannot serve",
@@ -351,19 +370,26 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-def _may_avoid(row: Row, subject: Subject, kinds: frozenset[tuple[str, Kind]]) -> bool:
+def _may_avoid(row: Row, subject: Subject, kinds: frozenset[tuple[str, Kind]], *, paired: bool) -> bool:
     """Whether a remedy may avoid some of the losses. Whether a node is healthy has to do with its pods for a Local policy only (CP-14.2)."""
-    avoided = row.kinds & {kind for _, kind in kinds}
+    avoided = (row.kinds | row.beside if paired else row.kinds) & {kind for _, kind in kinds}
     if row.name == "preStop" and not subject.external_local:
         avoided -= _BALANCED
     return bool(avoided)
 
 
 def ladders(
-    row: Row, subjects: Sequence[Subject], kinds: Mapping[str, frozenset[tuple[str, Kind]]], around: Surroundings
+    row: Row,
+    subjects: Sequence[Subject],
+    kinds: Mapping[str, frozenset[tuple[str, Kind]]],
+    around: Surroundings,
+    *,
+    paired: bool = False,
 ) -> Iterator[tuple[Change, ...]]:
     """Yield the values of a remedy for Services that share workloads, from the least on. Equal changes are one."""
-    own = [list(row.ladder(each, around)) for each in subjects if _may_avoid(row, each, kinds[each.title])]
+    own = [
+        list(row.ladder(each, around)) for each in subjects if _may_avoid(row, each, kinds[each.title], paired=paired)
+    ]
     own = [each for each in own if each]
     for step in range(max(map(len, own), default=0)):
         found = [change for each in own for change in each[min(step, len(each) - 1)]]

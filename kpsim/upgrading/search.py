@@ -6,13 +6,13 @@ Services that share workloads are one unit. All units try at once, each its own 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import combinations
 
 from kpsim.upgrading.losses import Kind, Observed
-from kpsim.upgrading.remedies import ROWS, Change, Row, Surroundings, ladders
+from kpsim.upgrading.remedies import ROWS, Change, Row, Surroundings, hooks_suffice, ladders
 from kpsim.upgrading.subjects import Subject
 
-MOST_PAIRS = 6  #: of a unit
+MOST_PAIRS = 4  #: of a unit
 
 Kinds = frozenset[tuple[str, Kind]]
 
@@ -52,10 +52,11 @@ class Left:
 
     lost: Mapping[int, int]
     kinds: Kinds
+    by_luck: bool = False  #: pods end before all rules have dropped them, even if no client met that
 
     @property
     def nothing(self) -> bool:
-        return not any(self.lost.values())
+        return not any(self.lost.values()) and not self.by_luck
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class Tried:
 
 @dataclass
 class Unit:
-    """Services that share workloads, and how their search goes. ``lost`` and ``kinds`` are of the first runs, by Service and seed."""
+    """Services that share workloads, and how their search goes. ``lost`` and ``kinds`` are of the first runs, by Service and seed.
+
+    A hook has to be at least ``hook_s`` long (CP-1.2).
+    """
 
     subjects: Sequence[Subject]
+    hook_s: float
     kinds: Mapping[str, Mapping[int, Kinds]]
     lost: Mapping[str, Mapping[int, int]]
     tried: dict[str, list[Tried]] = field(default_factory=dict)
@@ -93,6 +98,9 @@ class Unit:
         """Why a Service lost connections at first, with some seeds or with any."""
         own = self.kinds[title]
         return frozenset().union(*(own[seed] for seed in (own if seeds is None else seeds)))
+
+    def frontends(self, title: str) -> set[str]:
+        return {frontend for frontend, _ in self.kinds_of(title)}
 
     def avoided(self, title: str, left: "Left") -> Kinds:
         """The reasons for which a Service lost with these seeds, and does no longer."""
@@ -116,7 +124,7 @@ class Unit:
 Answers = Mapping[str, Left]
 
 
-def units_of(subjects: Sequence[Subject], runs: Sequence[Observed]) -> list[Unit]:
+def units_of(subjects: Sequence[Subject], runs: Sequence[Observed], hook_s: float) -> list[Unit]:
     """Return the Services at risk as units."""
     groups: list[list[Subject]] = []
     for subject in subjects:
@@ -129,33 +137,37 @@ def units_of(subjects: Sequence[Subject], runs: Sequence[Observed]) -> list[Unit
     for group in groups:
         kinds = {each.title: {run.seed: run.kinds(each.title) for run in runs} for each in group}
         lost = {each.title: {run.seed: run.of(each.title) for run in runs} for each in group}
-        found.append(Unit(group, kinds, lost))
+        found.append(Unit(group, hook_s, kinds, lost))
     return found
 
 
-#: an attempt that avoids some of the losses, and by Service what it leaves
-Partial = tuple[Attempt, dict[str, Kinds]]
+@dataclass(frozen=True)
+class Found:
+    """The best value of a remedy that does not do by itself, and by Service what it leaves."""
+
+    attempt: Attempt
+    left: Mapping[str, Kinds]
 
 
 def searching(unit: Unit, around: Surroundings) -> Generator[Attempt, Answers, None]:
     """Yield what to try next, and take what it left. What is found is in the unit."""
-    partial: dict[str, Partial] = {}
+    known: dict[str, Found] = {}
     for row in (each for each in ROWS if not each.of_clients):
         if (found := (yield from _alone(unit, row, around))) is not None:
-            partial[row.name] = found
-    yield from _pairs(unit, partial, around)
+            known[row.name] = found
+    yield from _pairs(unit, known, around)
     for row in (each for each in ROWS if each.of_clients):
         yield from _alone(unit, row, around)
 
 
-def _alone(unit: Unit, row: Row, around: Surroundings) -> Generator[Attempt, Answers, Partial | None]:
+def _alone(unit: Unit, row: Row, around: Surroundings) -> Generator[Attempt, Answers, Found | None]:
     kinds = {each.title: unit.kinds_of(each.title) for each in unit.open}
     values = [Attempt(row.name, changes) for changes in ladders(row, unit.open, kinds, around)]
     return (yield from _least(unit, values)) if values else None
 
 
-def _least(unit: Unit, values: Sequence[Attempt]) -> Generator[Attempt, Answers, Partial | None]:
-    """Find the least value that avoids what the greatest does. Return it with what it leaves, unless it is nothing or of no use."""
+def _least(unit: Unit, values: Sequence[Attempt]) -> Generator[Attempt, Answers, Found | None]:
+    """Find the least value that avoids what the greatest does. Return it with what it leaves, unless that is nothing."""
     known: dict[int, Answers] = {}
 
     def ask(number: int) -> Generator[Attempt, Answers, Answers]:
@@ -181,41 +193,52 @@ def _least(unit: Unit, values: Sequence[Attempt]) -> Generator[Attempt, Answers,
             else:
                 low = middle + 1
         answers = yield from ask(high)
-    if not any(answers[e.title].nothing or unit.avoided(e.title, answers[e.title]) for e in unit.open):
-        return None
     left = {each.title: answers[each.title].kinds for each in unit.open if not answers[each.title].nothing}
     for title in [each.title for each in unit.open]:
         if answers[title].nothing:
             unit.chosen[title] = values[high]
             unit.greater[title] = list(values[high + 1 :])
-    return (values[high], left) if left else None
+    return Found(values[high], left) if left else None
 
 
-def _pairs(unit: Unit, partial: Mapping[str, Partial], around: Surroundings) -> Generator[Attempt, Answers, None]:
-    """Try two remedies, in the order of their costs: one that avoids some of the losses, and one that may avoid what it leaves."""
+def _pairs(unit: Unit, known: Mapping[str, Found], around: Surroundings) -> Generator[Attempt, Answers, None]:
+    """Try two remedies together, in the order of their costs, where one may avoid what the other leaves."""
     order = [row for row in ROWS if not row.of_clients]
-    costs = sorted(product(range(len(order)), repeat=2), key=lambda pair: (sum(pair), pair))
-    tried: set[frozenset[str]] = set()
-    for one, two in ((order[a], order[b]) for a, b in costs if a != b):
-        if len(tried) == MOST_PAIRS or not unit.open:
+    tried = 0
+    for one, two in sorted(
+        combinations(order, 2), key=lambda pair: (sum(map(order.index, pair)), order.index(pair[0]))
+    ):
+        if tried == MOST_PAIRS or not unit.open:
             return
-        if one.name not in partial or frozenset({one.name, two.name}) in tried:
+        fitting = [
+            each
+            for each in unit.open
+            if _completes(one, known.get(two.name), each) or _completes(two, known.get(one.name), each)
+        ]
+        kinds = {each.title: unit.kinds_of(each.title) | _left(known, (one, two), each) for each in unit.open}
+        first, second = (
+            [Attempt(row.name, changes) for changes in ladders(row, fitting, kinds, around, paired=True)]
+            for row in (one, two)
+        )
+        if not first or not second:
             continue
-        first, left = partial[one.name]
-        fitting = [e for e in unit.open if e.title in left and {kind for _, kind in left[e.title]} <= two.kinds]
-        fitting = [e for e in fitting if not _powerless(unit, e.title, partial.get(two.name), left[e.title])]
-        if not fitting:
-            continue
-        kinds = {each.title: left.get(each.title, frozenset()) for each in unit.open}
-        values = [first.with_(Attempt(two.name, changes)) for changes in ladders(two, fitting, kinds, around)]
-        if values:
-            tried.add(frozenset({one.name, two.name}))
-            yield from _least(unit, values)
+        tried += 1
+        if len(first) > len(second):
+            first, second = second, first
+        best = known.get(first[-1].row)
+        fixed = first[-1] if best is None else best.attempt
+        yield from _least(unit, [fixed.with_(value) for value in second])
 
 
-def _powerless(unit: Unit, title: str, alone: Partial | None, left: Kinds) -> bool:
-    """Whether a remedy, tried alone, did not avoid some of what another one leaves."""
-    return alone is not None and bool(alone[1].get(title, frozenset()) & left & unit.kinds_of(title))
+def _completes(row: Row, found: Found | None, subject: Subject) -> bool:
+    """Whether a remedy may avoid some of what another one, tried alone, left a Service."""
+    return found is not None and any(kind in row.kinds | row.beside for _, kind in found.left.get(subject.title, ()))
+
+
+def _left(known: Mapping[str, Found], rows: Sequence[Row], subject: Subject) -> Kinds:
+    return frozenset().union(
+        *(known[row.name].left.get(subject.title, frozenset()) for row in rows if row.name in known)
+    )
 
 
 #: runs a scenario with settings and some Services' traffic, for some seeds
@@ -250,11 +273,15 @@ def _try(batch: Sequence[tuple[Unit, Attempt]], seeds: Sequence[int], run: Run) 
     more = list(run(settings, passing, rest)) if passing and rest else []
     whole = {each.title for each in passing}
     answers = []
-    for unit, _ in batch:
+    for unit, attempt in batch:
         own = {}
         for each in unit.open:
             seen = [*runs, *more] if each.title in whole else runs
             lost = {found.seed: found.of(each.title) for found in sorted(seen, key=lambda r: r.seed)}
-            own[each.title] = Left(lost, frozenset().union(*(found.kinds(each.title) for found in seen)))
+            kinds = frozenset().union(*(found.kinds(each.title) for found in seen))
+            by_luck = not hooks_suffice(each, attempt.changes, unit.hook_s)
+            if by_luck:
+                kinds |= {(front, Kind.ENDS_EARLY) for front in unit.frontends(each.title)}
+            own[each.title] = Left(lost, kinds, by_luck)
         answers.append(own)
     return answers

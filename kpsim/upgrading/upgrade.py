@@ -17,7 +17,7 @@ from kpsim.sweeping.workers import Crew, processors
 from kpsim.units import SECOND_NS
 from kpsim.upgrading.losses import Observed
 from kpsim.upgrading.preparing import prepare
-from kpsim.upgrading.remedies import Surroundings
+from kpsim.upgrading.remedies import Surroundings, way_s
 from kpsim.upgrading.result import UpgradeResult
 from kpsim.upgrading.running import Course, followed, observe
 from kpsim.upgrading.search import Unit, search, units_of
@@ -116,15 +116,16 @@ class _Lab:
         plan, seeds = self._plan, self._seeds
         runs = list(self._observe(self._scenario, seeds))
         risky = [each for each in plan.subjects.values() if any(run.of(each.title) for run in runs)]
-        units = units_of(risky, runs) if self._remedies else []
+        min_sync_s = self._scenario.proxy.min_sync_period_ns / SECOND_NS
+        units = units_of(risky, runs, way_s(min_sync_s)) if self._remedies else []
         around = Surroundings(
             len(plan.content["nodes"]["list"]), stuck_workloads(plan, self._course), self._scenario.spec.load_balancer,
-            self._scenario.proxy.min_sync_period_ns / SECOND_NS,
+            min_sync_s,
             {title: sum(counts.values()) for title, counts in self._course.endpoints.items()},
         )  # fmt: skip
         search(units, around, seeds, self._run)
         together = self._together(units)
-        found = verdicts_of(plan, self._course, runs, units, searched=self._remedies)
+        found = verdicts_of(plan, self._course, runs, units, way_s(min_sync_s), searched=self._remedies)
         return UpgradeResult(Outcome(plan, self._course, tuple(seeds), found, together))
 
     def _together(self, units: Sequence[Unit]) -> Mapping[str, int] | None:

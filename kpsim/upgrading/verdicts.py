@@ -1,7 +1,7 @@
 """What an upgrade means for each Service: what it loses, in which drain, by which way, why, and what avoids that."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +9,7 @@ from kpsim.drafting.part import listed
 from kpsim.sweeping.estimates import Interval, Spread, spread
 from kpsim.units import SECOND_NS
 from kpsim.upgrading.losses import NOT_COUNTED, SOURCES, Kind, Lost, Observed, Way
-from kpsim.upgrading.remedies import Change
+from kpsim.upgrading.remedies import Change, hooks_suffice
 from kpsim.upgrading.running import Course
 from kpsim.upgrading.search import Attempt, Tried, Unit
 from kpsim.upgrading.subjects import Behind, Subject, Upgrade
@@ -156,16 +156,26 @@ def tried_words(tried: Tried) -> str:
     lost = tried.left.lost
     if tried.left.nothing:
         return f"{tried.attempt.words}: nothing lost in {len(lost)} of {len(lost)} seeds"
+    if not any(lost.values()):
+        return f"{tried.attempt.words}: nothing lost by luck, as pods still end before all rules have dropped them (CP-1.2, CP-2.8)"
     bad = {seed: count for seed, count in lost.items() if count}
     how = " with all other remedies" if tried.together else ""
     several = f"seeds {', '.join(map(str, bad))}" if len(bad) > 1 else f"seed {min(bad)}"
     return f"{tried.attempt.words}{how}: {sum(bad.values()):,} lost with {several}"
 
 
-def verdicts_of(plan: Upgrade, course: Course, runs: Sequence[Observed], units: Sequence[Unit], *, searched: bool) -> list[Verdict]:  # fmt: skip
-    """Return the verdicts: those at risk first, then by name."""
+def verdicts_of(
+    plan: Upgrade, course: Course, runs: Sequence[Observed], units: Sequence[Unit], hook_s: float, *, searched: bool
+) -> list[Verdict]:
+    """Return the verdicts: those at risk first, then by name. ``hook_s``: how long a hook has to be, so that it is not by luck (CP-1.2)."""
     unit_of = {each.title: unit for unit in units for each in unit.subjects}
-    found = [_verdict(plan, each, course, runs, unit_of.get(each.title), searched=searched) for each in plan.subjects.values()]  # fmt: skip
+    found = []
+    for each in plan.subjects.values():
+        own = _verdict(plan, each, course, runs, unit_of.get(each.title), searched=searched)
+        if own.risk is False and not hooks_suffice(each, (), hook_s):
+            note = f"its pods end up to {hook_s:g} s before all rules have dropped them: more clients would lose some (CP-1.2, CP-2.8)"
+            own = replace(own, notes=(note, *own.notes))
+        found.append(own)
     found += [Verdict(title, None, "", notes=(why,)) for title, why in plan.unsimulated.items()]
     return sorted(found, key=lambda each: (not each.risk, each.risk is None, each.service))
 
