@@ -1,6 +1,7 @@
 """The result of a scenario run: the Python interface of ``kpsim run``."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kpsim.drafting import Draft
     from kpsim.reports.expected import ExpectedResult
     from kpsim.reports.plots import Plot
+    from kpsim.reports.simulated import Simulated
     from kpsim.retracing.connections import ConnectionTrace
     from kpsim.retracing.moments import ClusterAt
     from kpsim.sweeping.result import SweepResult
@@ -37,6 +39,7 @@ class RunResult:
 
     scenario: Scenario
     log: RunLog
+    command: str = ""  #: that repeats the run in a shell; empty: none does, as its scenario is no file
 
     @cached_property
     def figures(self) -> Mapping[str, int | float]:
@@ -79,11 +82,29 @@ class RunResult:
 
         return summary_json(self.log, self.expectations, self.figures)
 
-    def write(self, directory: Path | str) -> list[Path]:
-        """Write frames, plots, summary and the HTML report into a directory, and return the files."""
+    def write(self, directory: Path | str, progress: Progress | None = None) -> list[Path]:
+        """Write frames, plots, summary and the HTML report into a directory, and return the files.
+
+        The page has the ways of some lost connections; the scenario is run again for them.
+        """
         from kpsim.reports.output import write_output
 
-        return write_output(self.log, self.expectations, Path(directory))
+        return write_output(self.log, self.expectations, Path(directory), self._told(progress))
+
+    def _told(self, progress: Progress | None) -> "Simulated":
+        """What the page says of the scenario, with the ways of some lost connections. The run is run again for them."""
+        from kpsim.reports.simulated import KeptTrace, simulated
+        from kpsim.retracing.choosing import chosen_losses
+        from kpsim.retracing.connections import trace_all
+
+        chosen = {(c.traffic, c.number): c.decisive_ns for c in chosen_losses(self.log)}
+        found = trace_all(self.scenario, self.log, chosen, progress) if chosen else []
+        kept = [
+            KeptTrace(c.name, each.at_ns, c.node, c.disposition.value, c.cause.value, each.text())
+            for each in found
+            for c in (each.connection,)
+        ]
+        return simulated(self.scenario, self.command, kept)
 
     def seeds(self, count: int, **how: Any) -> "SweepResult":
         """Run the scenario with ``count`` seeds, its own and those after it: how far do its figures vary?
@@ -121,9 +142,10 @@ class RunResult:
         return f"<{title_line(self.log)}: {traffic_sentence(self.log)}>"
 
     def _repr_html_(self) -> str:
-        from kpsim.reports.html import html_fragment
+        from kpsim.reports.page import html_fragment
+        from kpsim.reports.simulated import simulated
 
-        return html_fragment(self.log, self.expectations)
+        return html_fragment(self.log, self.expectations, told=simulated(self.scenario, self.command))
 
 
 def _time_ns(at: str | int) -> int:
@@ -159,7 +181,20 @@ def run(
         loaded = replace(loaded, walk_all=True)
     check_names(loaded)
     permit(effort_of(loaded), long=long, note=note)
-    return RunResult(loaded, simulate(loaded, progress=progress))
+    command = "" if isinstance(scenario, Scenario) else _command(scenario, mode, seed, settings)
+    return RunResult(loaded, simulate(loaded, progress=progress), command)
+
+
+def _command(scenario: "Draft | Path | str", mode: Mode | str | None, seed: int | None, settings: Sequence[str]) -> str:
+    """Return the command that repeats a run of a file or a built-in scenario; empty for a draft."""
+    if not isinstance(scenario, Path | str):
+        return ""
+    words = ["kpsim", "run", str(scenario)]
+    words += [] if mode is None else ["--mode", str(mode)]
+    words += [] if seed is None else ["--seed", str(seed)]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join(words)
 
 
 def expected(

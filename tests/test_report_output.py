@@ -15,9 +15,9 @@ from runlogs import connection, empty, lost, story
 from kpsim.errors import InputError
 from kpsim.reports.expectations import ExpectationResult, evaluate_all, parse_expectations
 from kpsim.reports.figures import figures
-from kpsim.reports.html import html_fragment, html_page
 from kpsim.reports.local_policy import local_drop_windows
 from kpsim.reports.output import write_output
+from kpsim.reports.page import html_fragment, html_page
 from kpsim.reports.plots import PLOT_NAMES, plots
 from kpsim.reports.sentences import duration, instant, local_sentence, percent, window_sentence
 from kpsim.reports.summary import summary_json, summary_text

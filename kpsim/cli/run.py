@@ -171,7 +171,8 @@ def run(
     else:
         _print(result, format, several)
     if out is not None:
-        files = result.write(out)
+        with progress_bar() as progress:
+            files = result.write(out, progress)
         typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
     if not result.holds or (several is not None and not several.holds):
         sys.exit(1)

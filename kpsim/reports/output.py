@@ -21,24 +21,27 @@ from kpsim.outputs import write_directory
 from kpsim.reports.columns import csv_of, parquet_of
 from kpsim.reports.expectations import ExpectationResult
 from kpsim.reports.frames import TABLES, Table
-from kpsim.reports.html import html_page
+from kpsim.reports.page import html_page
 from kpsim.reports.plots import PLOT_NAMES, plots
+from kpsim.reports.simulated import Simulated
 from kpsim.reports.summary import summary_json
 from kpsim.simulation.runlog import RunLog
 
 
-def write_output(log: RunLog, results: Sequence[ExpectationResult], directory: Path) -> list[Path]:
-    """Write all reports below ``directory`` (made if missing) and return the files.
+def write_output(
+    log: RunLog, results: Sequence[ExpectationResult], directory: Path, told: Simulated | None = None
+) -> list[Path]:
+    """Write all reports below ``directory`` (made if missing) and return the files. ``told`` is for the page.
 
     InputError if that is not possible.
     """
-    return write_directory(directory, _contents(log, results), _known_files())
+    return write_directory(directory, _contents(log, results, told), _known_files())
 
 
-def _contents(log: RunLog, results: Sequence[ExpectationResult]) -> dict[str, bytes]:
+def _contents(log: RunLog, results: Sequence[ExpectationResult], told: Simulated | None) -> dict[str, bytes]:
     """All files by name, the page first."""
     drawn = plots(log)
-    contents = {"report.html": html_page(log, results, drawn).encode()}
+    contents = {"report.html": html_page(log, results, drawn, told).encode()}
     summary = json.dumps(summary_json(log, results), indent=2, ensure_ascii=False, allow_nan=False)
     contents["summary.json"] = f"{summary}\n".encode()
     for table in TABLES:

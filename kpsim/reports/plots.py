@@ -85,7 +85,7 @@ _STYLE: Any = {  # keys of matplotlib.rcParams
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.hashsalt": "kpsim",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text that can be read, found and selected
     "path.simplify": True,
 }
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpsim.simulation.runlog import Programming, RunLog
+from kpsim.units import SECOND_NS
 
 
 class Stage(enum.StrEnum):
@@ -74,6 +75,16 @@ def quantiles(durations_ns: Iterable[int], at_least_ns: Iterable[int] = ()) -> Q
     open_ended = {name for name, rank in ranks.items() if rank >= len(ended) or ended[rank] != ordered[rank]}
     p50, p90, p99, longest = (ordered[rank] for rank in ranks.values())
     return Quantiles(len(ordered), p50, p90, p99, longest, frozenset(open_ended))
+
+
+#: a lag beyond the longest wait for a sync by default (minSyncPeriod 1s, CFG-2) and what a sync may take beside
+SLOW_NS = 2 * SECOND_NS
+
+
+def is_slow(log: RunLog) -> bool:
+    """Return whether the way of changes to the rules deserves a look: some took long or never arrived, or syncs failed."""
+    slow = any(lag_ns(change) > SLOW_NS for change in log.programming)
+    return slow or bool(log.unprogrammed) or not all(sync.success for sync in log.syncs)
 
 
 def lag_ns(change: Programming) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from kpsim.backends.table import notes_on
@@ -46,6 +47,8 @@ class Scenario:
         default_factory=dict
     )  #: those of each ``loadRules`` event, by its position
     walk_all: bool = False  #: no short connection goes as one before did: the same results, after a longer time
+    #: the file's own content with every setting in it; what its ``manifests`` hold is not in there
+    content: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -72,6 +75,12 @@ class Scenario:
     def with_mode(self, mode: str) -> "Scenario":
         """Return the scenario with its kube-proxies in another mode. InputError if there is no such mode."""
         return replace(self, proxy=replace(self.proxy, mode=_mode(mode)))
+
+    def yaml_text(self) -> str:
+        """Return the scenario as a file: its own content with all settings, its seed and its mode. Comments are lost."""
+        content = {**self.content, "seed": self.seed}
+        content["proxy"] = {**self.spec.proxy, "mode": str(self.proxy.mode)}
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
 def _mode(text: str) -> Mode:
@@ -125,7 +134,8 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
 
     ``file`` names it in errors; manifests are looked for beside that file.
     """
-    taken = take_objects(override(read_document(text, file), settings), file)
+    given = override(read_document(text, file), settings)
+    taken = take_objects(given, file)
     document = taken.document
     try:
         spec = ScenarioSpec.model_validate_json(json.dumps(document.content), by_alias=True, by_name=False)
@@ -173,4 +183,5 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         places,
         beside.initial,
         beside.loaded,
+        content=given.content,
     )

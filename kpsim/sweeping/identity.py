@@ -19,7 +19,7 @@ from kpsim.scenario.beside import RulesBeside
 
 #: the seed is a part of the key by itself; Kubernetes objects and kube-proxy's configuration count as they were resolved
 _NOT_READ = {"seed", "expect", "description", "proxy", "objects", "manifests"}
-_ABOUT_IT = {"spec", "source", "notes", "expect_places"}
+_ABOUT_IT = {"spec", "source", "notes", "expect_places", "content"}
 
 
 def fingerprint(scenario: Scenario) -> str:
