@@ -159,7 +159,7 @@ def test_a_run_and_its_reports(tiny: Path) -> None:
     assert result.figures["sent"] == len(result.frames()["connections"]) == 20
     assert kpsim.frames(result).keys() == kpsim.frames(result.log).keys()
     assert result.plots["dispositions"]._repr_png_().startswith(b"\x89PNG")
-    assert "<p>&lt;two&gt; seconds</p>" in result._repr_html_()
+    assert ">&lt;two&gt; seconds</p>" in result._repr_html_()
 
 
 def test_a_summary_that_nobody_watches_is_plain(tiny: Path) -> None:

@@ -6,15 +6,14 @@ how much is needed: how long pods have to answer follows from the load balancer'
 
 import math
 import shlex
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from kpsim.reports.local_policy import is_local_drop, service_of
+from kpsim.reports.local_policy import service_of
 from kpsim.reports.sentences import duration
 from kpsim.reports.simulated import Simulated
 from kpsim.reports.sync_lag import lag_ns
-from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 MOST_REMEDIES = 6
@@ -51,7 +50,18 @@ def remedies(log: RunLog, told: Simulated | None = None) -> list[Remedy]:
         remedy = None if row is None else row(log, service, lost, told)
         if remedy is not None:
             found.append(remedy)
-    return sorted(found, key=lambda each: (-each.lost, each.service, each.cause))[:MOST_REMEDIES]
+    return sorted(_merged(found), key=lambda each: (-each.lost, each.service, each.cause))[:MOST_REMEDIES]
+
+
+def _merged(found: Sequence[Remedy]) -> list[Remedy]:
+    """Tell the same remedy of one Service once, for all the causes that it helps against."""
+    groups: dict[tuple[str, str], list[Remedy]] = {}
+    for each in sorted(found, key=lambda each: -each.lost):
+        groups.setdefault((each.service, each.words), []).append(each)
+    return [
+        replace(members[0], lost=sum(each.lost for each in members), cause=", ".join(each.cause for each in members))
+        for members in groups.values()
+    ]
 
 
 def try_line(command: str, remedy: Remedy) -> str:
@@ -62,8 +72,7 @@ def try_line(command: str, remedy: Remedy) -> str:
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def _no_local_endpoint(log: RunLog, service: str, lost: Losses, told: Simulated | None) -> Remedy | None:
-    dropped = [c for c in lost if is_local_drop(c)]
+def _no_local_endpoint(log: RunLog, service: str, lost: Losses, told: Simulated | None) -> Remedy:
     inside = any(c.frontend is Frontend.CLUSTER_IP for c in lost)
     if inside:
         return Remedy(
@@ -74,7 +83,7 @@ def _no_local_endpoint(log: RunLog, service: str, lost: Losses, told: Simulated 
         )  # fmt: skip
     cluster = "externalTrafficPolicy: Cluster also helps; pods then see nodes' addresses in place of the clients'"
     balancer = next((b for b in log.balancers if b.service == service), None)
-    if balancer is None or not any(c.frontend is Frontend.LOAD_BALANCER for c in dropped or lost):
+    if balancer is None or not any(c.frontend is Frontend.LOAD_BALANCER for c in lost):
         return Remedy(
             len(lost), service, Reason.NO_LOCAL_ENDPOINTS.value,
             f"dial only nodes that have an endpoint: nothing tells clients of node ports. {cluster}", "T-2, PP-11.7",
@@ -112,6 +121,10 @@ def _endpoint_gone(log: RunLog, service: str, lost: Losses, told: Simulated | No
             f"find out why syncs fail: {failed} did, and a node whose sync fails keeps its old rules until one succeeds",
             "CP-9, CP-10.2",
         )  # fmt: skip
+    outside = [c for c in lost if c.traffic_policy == "Local" and c.frontend is not Frontend.CLUSTER_IP]
+    if 2 * len(outside) > len(lost):
+        # a node goes on sending to its last endpoint while that terminates and serves (T-2.2): so its end counts, too
+        return replace(_no_local_endpoint(log, service, lost, told), cause=Reason.ENDPOINT_GONE.value)
     seconds = _seconds_up(_longest_lag_ns(log, service))
     return Remedy(
         len(lost), service, Reason.ENDPOINT_GONE.value,
@@ -247,10 +260,3 @@ def _policy(told: Simulated | None, service: str, field: str) -> str:
     if told is None or service not in told.inline:
         return ""
     return f"--set {shlex.quote(f'objects[{service}].spec.{field}=Cluster')}"
-
-
-def kinds_lost(log: RunLog) -> Iterator[tuple[Fate, Reason, int]]:
-    """Yield how connections were lost, with their numbers, most first."""
-    counts = Counter((c.disposition, c.cause) for c in log.connections if c.lost)
-    for (fate, cause), number in sorted(counts.items(), key=lambda each: (-each[1], each[0])):
-        yield fate, cause, number

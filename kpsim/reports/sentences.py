@@ -27,7 +27,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     waiting_ns,
 )
-from kpsim.simulation.runlog import Fate, Frontend, HappeningKind, Reason, RunLog
+from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import MICROSECOND_NS, MILLISECOND_NS, SECOND_NS
 
 
@@ -103,6 +103,17 @@ def traffic_sentence(log: RunLog) -> str:
     were = "was" if total.sent == 1 else "were"
     text = f"{delivered:,} of {plural(total.sent, 'connection')} {were} delivered ({percent(total.ratio(Fate.DELIVERED))}{late})"
     return "; ".join([text, *_losses(total)]) + "."
+
+
+def why_line(log: RunLog, most: int = 3) -> str:
+    """Name one lost connection of each kind, the commonest first, as ``kpsim run --trace`` takes it. Empty if none was lost."""
+    kinds: dict[tuple[Fate, Reason], list[Connection]] = {}
+    for c in log.connections:
+        if c.lost:
+            kinds.setdefault((c.disposition, c.cause), []).append(c)
+    ranked = sorted(kinds.values(), key=lambda members: -len(members))[:most]
+    shown = (f"--trace {c.name} ({c.cause.value or c.disposition.value})" for c, *_ in ranked)
+    return f"Why? Run it again with {' or '.join(shown)}." if ranked else ""
 
 
 def loss_lines(log: RunLog) -> list[str]:
@@ -425,8 +436,8 @@ def windows_table(windows: Sequence[LocalDropWindow]) -> TextTable:
     return TextTable(headings, rows, frozenset({2, 3, 4, 6, 7, 8}))
 
 
-def sync_lag_sentence(log: RunLog) -> str:
-    """Say how long changes took to reach the rules, and what kube-proxy reports about it."""
+def sync_lag_sentence(log: RunLog, *, reported: bool = True) -> str:
+    """Say how long changes took to reach the rules, and, if ``reported``, what kube-proxy reports about it."""
     lag = lag_quantiles(log)
     if not lag.count:
         return "No change had to reach a node's rules."
@@ -435,12 +446,14 @@ def sync_lag_sentence(log: RunLog) -> str:
     if late:
         text += f", {late:,} had not when the run ended (at least {duration(max(waiting_ns(log)))} for the oldest)"
     text += f": {_quantile_text(lag)} after their trigger"
-    reported = quantiles(reported_ns(log))
-    if not reported.count:
+    if not reported:
+        return f"{text}."
+    samples = quantiles(reported_ns(log))
+    if not samples.count:
         return f"{text}; kube-proxy reported none of them."
     # the annotation holds whole seconds, so a sample may be up to 1 s longer than the true lag (CP-2.10, CP-3.7.3)
     return (
-        f"{text}; kube-proxy itself reported {reported.count:,} of them: {_quantile_text(reported)}"
+        f"{text}; kube-proxy itself reported {samples.count:,} of them: {_quantile_text(samples)}"
         " (trigger times are cut to whole seconds)."
     )
 

@@ -14,6 +14,7 @@ from kpsim.reports.affinity import affinity_by_client, affinity_by_service
 from kpsim.reports.drains import drain_lines
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import Figures, figures
+from kpsim.reports.intended import intended_sentence
 from kpsim.reports.local_policy import local_drop_windows
 from kpsim.reports.losses import concentrations
 from kpsim.reports.overview import count_groups, tally_by_service_and_policy
@@ -41,9 +42,11 @@ from kpsim.reports.sentences import (
     traffic_sentence,
     traffic_table,
     where_line,
+    why_line,
     window_sentence,
 )
 from kpsim.reports.shares import imbalances
+from kpsim.reports.sync_lag import is_slow
 from kpsim.simulation.runlog import Fate, RunLog
 from kpsim.units import SECOND_NS
 
@@ -138,45 +141,64 @@ def _plain(value: int | float) -> int | float | None:
 
 
 def _parts(log: RunLog, results: Results) -> "list[RenderableType]":
+    """The parts of the summary: what was lost and why first, then counts, then what is fine, in short."""
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(title_line(log), style="bold")]
     if log.description:
         parts.append(Text(log.description, style="dim"))
+    parts += _verdict_parts(log, results)
+    if log.connections:
+        parts += ["", drawn_table(traffic_table(log).without_last())]
     parts += _connection_parts(log)
-    if windows := local_drop_windows(log):
-        parts += ["", Text(local_sentence(log)), *_lines([window_sentence(window) for window in windows])]
-    if lines := black_hole_lines(log):
-        parts += ["", *map(Text, lines[:MOST_LINES])]
     if sentence := affinity_sentence(log):
         parts += ["", Text(sentence), drawn_table(affinity_table(log).without_last()), *_lines(break_lines(log))]
-    if log.programming or log.unprogrammed or log.syncs:
-        parts += ["", Text(sync_lag_sentence(log))]
-        if log.programming or log.unprogrammed:
-            parts.append(drawn_table(sync_lag_table(log)))
-        parts.append(Text(syncs_sentence(log)))
+    parts += _sync_parts(log)
     if results:
         parts += ["", *_expectation_parts(results)]
     return parts
 
 
-def _connection_parts(log: RunLog) -> "list[RenderableType]":
-    """What was sent, what became of it, and what explains that."""
+def _verdict_parts(log: RunLog, results: Results) -> "list[RenderableType]":
+    """What became of the connections, and why those were lost that were."""
     from rich.text import Text
 
-    parts: list[RenderableType] = ["", Text(traffic_sentence(log))]
-    if log.connections:
-        parts += [drawn_table(traffic_table(log).without_last()), *_lines(loss_lines(log))]
+    lost = [c for c in log.connections if c.lost]
+    parts: list[RenderableType] = [
+        "",
+        Text(traffic_sentence(log), style=_style(lost=bool(lost), sent=bool(log.connections))),
+    ]
+    parts += [_line(text, "red") for text in _cut(loss_lines(log))]
+    if windows := local_drop_windows(log):
+        parts += [Text(local_sentence(log), style="red"), *_lines([window_sentence(window) for window in windows])]
+    if lines := black_hole_lines(log):
+        parts += list(map(Text, lines[:MOST_LINES]))
+    if where := concentrations(log):
+        parts += _lines([where_line(group) for group in where])
+    if taken := misdelivered_lines(log):
+        parts += _lines(taken)
+    if pinned := pinned_flows(log):
+        parts += [Text(pinned_sentence(log), style="red"), *_lines([pinned_line(group) for group in pinned])]
+    if lost:
+        parts += [Text(line, style="dim") for line in (intended_sentence(results), why_line(log)) if line]
+    return parts
+
+
+def _style(*, lost: bool, sent: bool) -> str:
+    if lost:
+        return "bold red"
+    return "bold green" if sent else ""
+
+
+def _connection_parts(log: RunLog) -> "list[RenderableType]":
+    """What there is to say about connections that went well, too."""
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
     if lines := client_lines(log):
         parts += ["", *map(Text, lines)]
-    if where := concentrations(log):
-        parts += ["", *_lines([where_line(group) for group in where])]
     if notes := [*drain_lines(log), *note_lines(log)]:
         parts += ["", *_lines([f"note: {line}" for line in notes])]
-    if taken := misdelivered_lines(log):
-        parts += ["", *_lines(taken)]
-    if pinned := pinned_flows(log):
-        parts += ["", Text(pinned_sentence(log)), *_lines([pinned_line(group) for group in pinned])]
     if kept := kept_flows(log):
         parts += ["", *_lines([kept_line(group) for group in kept])]
     if unequal := imbalances(log):
@@ -184,9 +206,27 @@ def _connection_parts(log: RunLog) -> "list[RenderableType]":
     return parts
 
 
-def _lines(texts: Sequence[str]) -> "list[Padding]":
+def _sync_parts(log: RunLog) -> "list[RenderableType]":
+    """How long changes took to reach the rules: a line if nothing is wrong, else the legs, too."""
+    from rich.text import Text
+
+    if not (log.programming or log.unprogrammed or log.syncs):
+        return []
+    if not is_slow(log):
+        return ["", Text(f"{sync_lag_sentence(log, reported=False)} {syncs_sentence(log)}")]
+    parts: list[RenderableType] = ["", Text(sync_lag_sentence(log))]
+    if log.programming or log.unprogrammed:
+        parts.append(drawn_table(sync_lag_table(log)))
+    return [*parts, Text(syncs_sentence(log))]
+
+
+def _cut(texts: Sequence[str]) -> list[str]:
     hidden = len(texts) - MOST_LINES
-    return [*map(_line, texts[:MOST_LINES]), *([_line(f"… and {hidden:,} more")] if hidden > 0 else [])]
+    return [*texts[:MOST_LINES], *([f"… and {hidden:,} more"] if hidden > 0 else [])]
+
+
+def _lines(texts: Sequence[str]) -> "list[Padding]":
+    return [_line(text) for text in _cut(texts)]
 
 
 def _line(text: str, style: str = "") -> "Padding":
