@@ -94,6 +94,18 @@ def test_how_long_pods_have_to_answer_follows_from_probes_and_lag(result: RunRes
     assert remedy.settings == "", "without the scenario no field is known"
 
 
+def test_a_hook_is_no_remedy_for_pods_that_crash() -> None:
+    crashed = rolled_out(
+        "objects[0].spec.externalTrafficPolicy=Cluster", "events=[{at: 2s, crash: {workload: web, restarts: false}}]"
+    )
+    found = [
+        each
+        for each in remedies(crashed.log, simulated(crashed.scenario, "kpsim run x"))
+        if each.cause == "endpoint gone"
+    ]
+    assert found and all("crashed" in each.words and not each.settings for each in found)
+
+
 @pytest.mark.parametrize(
     ("cause", "changes", "words"),
     [

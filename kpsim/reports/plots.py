@@ -108,7 +108,9 @@ class Plot:
     def svg(self) -> str:
         """Return an SVG without background, date and creator."""
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        return self._saved(format="svg", transparent=True, metadata=metadata).decode()
+        drawn = self._saved(format="svg", transparent=True, metadata=metadata).decode()
+        # text is text, so machines without this font take one that is about as wide
+        return drawn.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
 
     def _saved(self, **how: Any) -> bytes:
         out = BytesIO()

@@ -121,6 +121,13 @@ def _endpoint_gone(log: RunLog, service: str, lost: Losses, told: Simulated | No
             f"find out why syncs fail: {failed} did, and a node whose sync fails keeps its old rules until one succeeds",
             "CP-9, CP-10.2",
         )  # fmt: skip
+    if not _deleted(log, lost):
+        return Remedy(
+            len(lost), service, Reason.ENDPOINT_GONE.value,
+            "the pods were not deleted but crashed, or their node went: no hook runs then. Let clients try again for longer than a change"
+            f" takes to reach the rules, here up to {duration(_longest_lag_ns(log, service))}",
+            "CP-1.2, CP-2.8",
+        )  # fmt: skip
     outside = [c for c in lost if c.traffic_policy == "Local" and c.frontend is not Frontend.CLUSTER_IP]
     if 2 * len(outside) > len(lost):
         # a node goes on sending to its last endpoint while that terminates and serves (T-2.2): so its end counts, too
@@ -233,6 +240,13 @@ def _broken(cause: Reason) -> _Row | None:
 
 def _ended_pods(log: RunLog) -> bool:
     return any(h.kind is HappeningKind.POD_TERMINATING for h in log.happenings)
+
+
+def _deleted(log: RunLog, lost: Losses) -> bool:
+    """Return whether most of the lost connections led to pods that had been deleted, so that a preStop hook would have run."""
+    deleted = {h.subject for h in log.happenings if h.kind is HappeningKind.POD_TERMINATING}
+    ends = {spell.endpoint for spell in log.endpoints if spell.pod in deleted}
+    return 2 * sum(c.endpoint in ends for c in lost) >= len(lost)
 
 
 def _longest_lag_ns(log: RunLog, service: str) -> int:

@@ -248,7 +248,7 @@ def _chosen_nodes(log: RunLog, bins: _Bins) -> list[str]:
 def _node_lane(log: RunLog, node: str, bins: _Bins, links: _Links, timelines: _Timelines) -> Lane:
     """Losses at the node, above three bands: rotation, endpoints, and the rules against the slices."""
     marks, most = _loss_marks(node, bins.lost_at.get(node, {}), bins, links, TALL // 2)
-    top = TALL // 2 + 4
+    top = TALL // 2 + 4 if node in bins.lost_at else 4
     known = {service: each for (service, name), each in timelines.items() if name == node}
     bands = [_rotation(log, known), _endpoints(log, node, known), _rules(log, node)]
     for number, band in enumerate(each for each in bands if each):
