@@ -1,11 +1,15 @@
 """Load balancers of a draft: what a Service's annotations, class, host name and its nodes' cloud tell."""
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from drafts import PODS, WEB, drafted, keeper, node, pod, service
+from drafts import PODS, WEB, cluster, drafted, keeper, node, pod, service
 
 import kpsim
+from kpsim.cli.application import run_command
 
 _AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 _ELB = {"hostname": "k8s-shop-l-0a1b2c3d4e.elb.eu-central-1.amazonaws.com"}
@@ -120,3 +124,31 @@ def test_a_rollout_behind_no_service_says_that_nobody_dials_it() -> None:
         rollout="shop/agent",
     )
     assert "traffic, as no Service leads to what is rolled out: shop/agent" in draft.left_out
+
+
+def test_risk_takes_load_balancers_for_the_kind_that_drafts_take_them_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cluster.json"
+    given = balanced(annotations={f"{_AWS}type": "external"})
+    items = [node("n1", 1), node("n2", 2), given, *PODS]
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    monkeypatch.setattr(sys, "argv", ["kpsim", "risk", str(file)])
+    assert run_command() == 0
+    shown = capsys.readouterr()
+    assert (
+        f"load balancers are taken for aws-nlb-controller ({_AWS}type: external); --load-balancer says another"
+        in shown.err
+    )
+    assert "load balancers probe nodes every 10 s and believe 3 failures" in shown.out
+    monkeypatch.setattr(sys, "argv", ["kpsim", "risk", str(file), "--probe-interval", "2s"])
+    assert run_command() == 0
+    assert "every 2 s and believe 2 failures" in capsys.readouterr().out
+
+
+def test_an_upgrade_keeps_nodes_from_load_balancers() -> None:
+    control_plane = node("n3", 3)
+    control_plane["metadata"]["labels"]["node.kubernetes.io/exclude-from-external-load-balancers"] = ""
+    of = cluster(balanced(), *PODS, nodes=(node("n1", 1), node("n2", 2), control_plane))
+    found = kpsim.upgrade(of, seeds=1, remedies=False)
+    assert "labelNode" in found.scenario

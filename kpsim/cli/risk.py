@@ -3,6 +3,7 @@
 import enum
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError, printable
 
 if TYPE_CHECKING:
+    from kpsim.cluster import ClusterState
     from kpsim.risk import Assessment
     from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
 
@@ -116,6 +118,8 @@ def risk(
     for words in loaded.notes:
         if not words.startswith(MAKERS_NOTE):  # they are read here
             note(words)
+    if not (load_balancer or probe_interval or unhealthy_threshold is not None):
+        balancer = _as_objects_tell(loaded.state, service or (), balancer)
     with count_bar("judging") as progress:
         found = assess(
             loaded.state,
@@ -133,6 +137,26 @@ def risk(
         typer.echo(printable(f"{len(found.verdicts):,} verdicts written to {out}"), err=True)
     if fail_on is FailOn.RISK and found.at_risk:
         sys.exit(1)
+
+
+def _as_objects_tell(state: "ClusterState", names: Sequence[str], otherwise: "LoadBalancerSpec") -> "LoadBalancerSpec":
+    """Return the kind that the load balancers of all Services asked about are, as drafts have it, with a note; else ``otherwise``."""
+    from kpsim.drafting.balancers import kind_of_all
+
+    asked = {name if "/" in name else f"default/{name}" for name in names}
+    services = [
+        each for each in state.services
+        if each.type == "LoadBalancer" and (not asked or f"{each.metadata.namespace}/{each.metadata.name}" in asked)
+    ]  # fmt: skip
+    preset, why, some = kind_of_all(services, list(state.nodes))
+    if preset:
+        note(f"load balancers are taken for {preset} ({why}); --load-balancer says another")
+        return _balancer(preset, "", None)
+    if some:
+        note(
+            f"load balancers are of several kinds, {', '.join(some)}: --load-balancer says which; --service asks about some"
+        )
+    return otherwise
 
 
 def _balancer(preset: str, interval: str, threshold: int | None) -> "LoadBalancerSpec":

@@ -1,7 +1,7 @@
 """Tells from a cluster's objects which load balancer a Service has: by its class, its annotations, its host name, and its nodes' cloud."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kpsim.drafting.part import TODO, Ledger, Part
 from kpsim.objects import LABEL_EXCLUDE_BALANCERS, Node, Service
@@ -60,26 +60,31 @@ def host_names(service: Service) -> tuple[str, ...]:
     return tuple(str(entry["hostname"]) for entry in entries if entry.get("hostname") and not entry.get("ip"))
 
 
+def kind_of_all(services: Sequence[Service], nodes: Sequence[Node]) -> tuple[str, str, tuple[str, ...]]:
+    """Return the preset that all load balancers have and what tells it; both empty: there is none. Then the presets that some have."""
+    clouds = clouds_of(nodes)
+    found = [balancer_of(service, clouds) for service in services]
+    presets = {each.preset for each in found}
+    if len(presets) != 1 or presets == {""}:
+        return "", "", tuple(sorted(filter(None, presets)))
+    return found[0].preset, min(each.why for each in found), tuple(presets)
+
+
 def put_balancer(content: Part, services: Sequence[Service], nodes: Sequence[Node], ledger: Ledger) -> None:
     """Put how the Services' load balancers probe nodes: as the kind that all of them are, or as a guess."""
     if not services:
         return
-    clouds = clouds_of(nodes)
-    found = {balancer_of(service, clouds) for service in services}
-    presets = {each.preset for each in found}
-    if presets == {""} or len(presets) > 1:
+    preset, why, some = kind_of_all(services, nodes)
+    values: dict[str, Any] = {"preset": preset}
+    if preset:
+        beside = f"{TODO}: a guess from {why}; presets: kpsim schema --presets"
+        ledger.guess(f"load balancers are as preset {preset} says ({why})")
+    else:
         values = {"interval": "5s", "unhealthyThreshold": 2, "healthyThreshold": 2}
-        several = (
-            f", as there are several kinds: {', '.join(sorted(filter(None, presets)))}" if len(presets) > 1 else ""
-        )
+        several = f", as there are several kinds: {', '.join(some)}" if some else ""
         beside = f"{TODO}: your load balancer's preset (kpsim schema --presets) or values"
         ledger.guess(f"load balancers probe nodes every 5 s, and believe two probes{several}")
-    else:
-        values = {"preset": presets.pop()}
-        why = min(each.why for each in found)
-        beside = f"{TODO}: a guess from {why}; presets: kpsim schema --presets"
-        ledger.guess(f"load balancers are as preset {values['preset']} says ({why})")
-    content.put("loadBalancer", Part(dict(values), flow=True), beside=beside)
+    content.put("loadBalancer", Part(values, flow=True), beside=beside)
 
 
 def excluded(nodes: Sequence[Node]) -> list[Part]:

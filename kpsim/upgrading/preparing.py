@@ -46,14 +46,15 @@ def prepare(
     content["description"] = f"An upgrade of {len(upgraded)} nodes of {given.name}"
     content["duration"] = _LONG
     content.above.pop("events", None)
-    content["events"] = [Part({"at": f"{BEGINS_S}s", "rollingUpgrade": event})]
+    labels = [each for each in content["events"] if "labelNode" in each]  # nodes that load balancers leave out
+    content["events"] = [Part({"at": f"{BEGINS_S}s", "rollingUpgrade": event}), *labels]
     if balancer is not None:
         content.put("loadBalancer", Part(dict(balancer), flow=True))
     notes = list(_hold_evictions(content, parts.groups))
     notes += lessen(content, given.config.mode, nodes_in_turn(len(upgraded), max_unavailable), seeds)
     untrue = [" connections a second for each of "]  # the rates are others now
     if balancer is not None:
-        untrue.append("load balancers probe nodes every ")
+        untrue += ["load balancers probe nodes every ", "load balancers are as preset "]
     said = [each for each in drafted.notes if not any(words in each for words in untrue)]
     final, part = _settled(drafted, settings)
     upgraded = final["events"][0]["rollingUpgrade"].get("nodes") or [each["name"] for each in final["nodes"]["list"]]
