@@ -59,7 +59,7 @@ def test_a_load_balancer_sends_to_a_machine_that_is_off_until_its_probes_have_fa
     found = upgraded(web("n1", "n2", sleep=5, **BALANCED), ONLY_LB, nodes=["n3"], takes=20, remedies=False)
     (loss,) = verdict(found).losses
     assert (loss.nodes, loss.frontend, loss.kind) == (("n3",), "loadBalancer", Kind.MACHINE_OFF)
-    assert 5 <= loss.until_s - loss.from_s <= 15
+    assert 4 <= loss.until_s - loss.from_s <= 15
 
 
 def test_a_local_service_loses_at_the_node_that_has_no_endpoint_any_more() -> None:

@@ -20,7 +20,7 @@ class Kind(enum.StrEnum):
     NO_LOCAL_DIALLED = "the dialled node has no local endpoint"
     NO_LOCAL_INTERNAL = "the client's node has no local endpoint"
     ENDS_EARLY = "pods end before all nodes' rules have dropped them"
-    MACHINE_OFF = "its load balancer still sends to the machine, which is off"
+    MACHINE_OFF = "its load balancer sends to the machine, which is off, or has just come back"
     ENDPOINT_OFF = "the rules have an endpoint on a machine that is off, or has just come back"
     NO_NODE = "its load balancer has no node in rotation"
     DIALLED_OFF = "clients dial the node itself, which is off or starts"
@@ -188,8 +188,7 @@ def _kind(c: Connection, works: list[_Work], at_ns: int) -> Kind:
     if c.cause in (Reason.NODE_DOWN, Reason.NOT_CAPTURED) and not c.endpoint and _has_been_off(works, c.node, at_ns):
         if c.frontend in _OUTSIDE:
             return Kind.DIALLED_OFF
-        if c.frontend is Frontend.CLUSTER_IP:
-            return Kind.SENDER_OFF
+        return Kind.SENDER_OFF if c.frontend is Frontend.CLUSTER_IP else Kind.MACHINE_OFF
     match c.cause:
         case Reason.NO_ENDPOINTS | Reason.RATE_LIMITED:
             return Kind.NO_ENDPOINT
@@ -200,7 +199,7 @@ def _kind(c: Connection, works: list[_Work], at_ns: int) -> Kind:
         case Reason.ENDPOINT_GONE:
             return Kind.ENDPOINT_OFF if _has_been_off(works, c.endpoint_node, at_ns) else Kind.ENDS_EARLY
         case Reason.NODE_DOWN:
-            return Kind.MACHINE_OFF if c.disposition is Fate.DROPPED and not c.endpoint else Kind.ENDPOINT_OFF
+            return Kind.ENDPOINT_OFF if c.endpoint else Kind.MACHINE_OFF
         case Reason.NO_HEALTHY_NODE:
             return Kind.NO_NODE
         case _:

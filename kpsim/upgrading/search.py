@@ -102,10 +102,6 @@ class Unit:
     def frontends(self, title: str) -> set[str]:
         return {frontend for frontend, _ in self.kinds_of(title)}
 
-    def avoided(self, title: str, left: "Left") -> Kinds:
-        """The reasons for which a Service lost with these seeds, and does no longer."""
-        return self.kinds_of(title, left.lost) - left.kinds
-
     def note(self, attempt: Attempt, found: Mapping[str, "Left"]) -> None:
         for each in self.open:
             self.tried.setdefault(each.title, []).append(Tried(attempt.of(each.title), found[each.title]))
@@ -167,7 +163,7 @@ def _alone(unit: Unit, row: Row, around: Surroundings) -> Generator[Attempt, Ans
 
 
 def _least(unit: Unit, values: Sequence[Attempt]) -> Generator[Attempt, Answers, Found | None]:
-    """Find the least value that avoids what the greatest does. Return it with what it leaves, unless that is nothing."""
+    """Find the least value that saves what the greatest does. Return it with what it leaves, unless that is nothing."""
     known: dict[int, Answers] = {}
 
     def ask(number: int) -> Generator[Attempt, Answers, Answers]:
@@ -181,14 +177,15 @@ def _least(unit: Unit, values: Sequence[Attempt]) -> Generator[Attempt, Answers,
     high = 0
     if top and not all(answers[each.title].nothing for each in unit.open):
         found = yield from ask(top)
-        # a Service that it does not save is no reason to look for another value
         saved = [each.title for each in unit.open if found[each.title].nothing]
-        helped = saved or [each.title for each in unit.open if unit.avoided(each.title, found[each.title])]
+        if not saved:
+            return Found(values[top], {each.title: found[each.title].kinds for each in unit.open})
+        # a Service that it does not save is no reason to look for another value
         low, high = 0, top
-        while low < high and helped:
+        while low < high:
             middle = (low + high) // 2
             answers = yield from ask(middle)
-            if all(answers[title].kinds <= found[title].kinds for title in helped):
+            if all(answers[title].nothing for title in saved):
                 high = middle
             else:
                 low = middle + 1
