@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import yaml
 
-from kpsim import __version__
 from kpsim.objects import Service
 from kpsim.reports.sentences import plural
 from kpsim.scenario import Scenario
@@ -89,7 +89,7 @@ def _facts(scenario: Scenario) -> Iterator[tuple[str, str]]:
     yield "kube-proxy", f"{MODELLED} in {scenario.proxy.mode} mode{_settings(scenario)}"
     yield (
         "Simulated with",
-        f"kpsim {__version__}, seed {scenario.seed}, {format_duration(spec.duration_ns)} of the cluster's time",
+        f"kpsim {version('kpsim')}, seed {scenario.seed}, {format_duration(spec.duration_ns)} of the cluster's time",
     )
 
 
