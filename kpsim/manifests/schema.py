@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Required, get_args, get_origin
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic cannot use typing's before Python 3.12
 
+from kpsim.manifests.ambiguous import AmbiguousNumber
 from kpsim.manifests.places import Path
-from kpsim.manifests.yaml_reader import AmbiguousNumber
 
 
 def _object(name: str, fields: Mapping[str, Any], ignored: str = "") -> Any:

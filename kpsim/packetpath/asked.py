@@ -221,15 +221,20 @@ class Likeness:
         else:
             self._between.append((test, number))
 
-    def ask_routing(self, family: Family, routing: Routing) -> None:
-        """Tells addresses apart by all networks and addresses that a node knows: so its routes treat a group alike."""
+    def ask_routing(self, family: Family, routing: Routing, seen: set[int]) -> None:
+        """Tells addresses apart by all networks and addresses that a node knows: so its routes treat a group alike.
+
+        ``seen`` are routes by identity that were asked already: those to other nodes' pods are shared by all nodes.
+        """
         every = (1 << family.bits) - 1
         for interface in routing.interfaces.values():
             for own in interface.of(family):
                 for test in ((every, own.value), (every, own.network.last), (own.network.mask, own.network.base)):
                     self.ask((*test, test[1]))
-        for network in {route.network for route in routing.routes if route.network.family is family}:
-            self.ask((network.mask, network.base, network.base))
+        for route in routing.routes:
+            if route.network.family is family and id(route) not in seen:
+                seen.add(id(route))
+                self.ask((route.network.mask, route.network.base, route.network.base))
 
     def group(self, address: int) -> tuple[int, ...]:
         """The numbers of the tests that hold for an address: equal for addresses that are alike."""

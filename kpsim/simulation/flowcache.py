@@ -64,6 +64,9 @@ class FlowCache:
 
     def attempt(self, packet: Packet, at_node: str, now_ns: int, chooser: Chooser, *, local: bool) -> Attempt | None:
         """Do all that a short connection does, up to its end, and return what became of it. None: it must be walked."""
+        if not self._may_cover(packet.family, at_node):
+            self.walked += 1
+            return None
         if self._fabric.layout() is not self._layout:
             self._forget()
         known = self._known.get(self._class(packet, at_node, local=local))
@@ -76,6 +79,11 @@ class FlowCache:
             self.written += 1
         return done
 
+    def _may_cover(self, family: Family, at_node: str) -> bool:
+        """Whether there can be records. ip_vs' schedulers remember, and its addresses come and go with Services."""
+        told = self._fabric.nodes[at_node].programmed.get(family)
+        return told is None or not told.virtual_servers
+
     def _forget(self) -> None:
         """Forget everything, because some node has other routes or addresses now."""
         self._layout = self._fabric.layout()
@@ -84,8 +92,9 @@ class FlowCache:
         self._records = 0
         self._likeness = {family: Likeness() for family in Family}
         for family, likeness in self._likeness.items():
+            seen: set[int] = set()
             for netns in self._fabric.nodes.values():
-                likeness.ask_routing(family, netns.routing)
+                likeness.ask_routing(family, netns.routing, seen)
 
     def _class(self, packet: Packet, at_node: str, *, local: bool) -> Hashable:
         family, source = packet.family, packet.saddr
@@ -169,8 +178,10 @@ class FlowCache:
 
     # --- recording ----------------------------------------------------------------------------------------------------
 
-    def recording(self, packet: Packet, at_node: str, chooser: Chooser, *, local: bool) -> Recording:
-        """Begin to record the connection that this packet begins."""
+    def recording(self, packet: Packet, at_node: str, chooser: Chooser, *, local: bool) -> Recording | None:
+        """Begin to record the connection that this packet begins. None: no other can go by it."""
+        if not self._may_cover(packet.family, at_node):
+            return None
         outside = not local and self._is_outside(packet.family, packet.saddr)
         return Recording(packet, at_node, chooser, local=local, outside=outside)
 
