@@ -44,3 +44,12 @@ def test_a_shell_offers_them(words: str) -> None:
     with redirect_stdout(out), patch.object(sys, "argv", ["kpsim"]), patch.dict(os.environ, asked):
         run_command()
     assert "workloads[web].termination.preStop=" in out.getvalue().split()
+
+
+def test_a_shell_offers_the_traffic_sources_whose_connections_can_be_traced() -> None:
+    line = "kpsim run graceful-termination --trace s"
+    asked = {"_KPSIM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "4"}
+    out = io.StringIO()
+    with redirect_stdout(out), patch.object(sys, "argv", ["kpsim"]), patch.dict(os.environ, asked):
+        run_command()
+    assert out.getvalue().split() == ["streams#", "sessions#"]

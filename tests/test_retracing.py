@@ -200,6 +200,7 @@ def test_a_source_alone_means_its_first_lost_connection(lossy: RunResult) -> Non
     [
         ("outside#0", None, "expected SOURCE#NUMBER"),
         ("outside#x", None, "expected SOURCE#NUMBER"),
+        (f"outside#{'9' * 5000}", None, "expected SOURCE#NUMBER"),
         ("outside#91", None, "outside has the connections 1 to 48"),
         ("outsid#1", None, "no traffic source 'outsid'; did you mean outside?"),
         (7, None, "say of which traffic source: outside, nodes, pods"),

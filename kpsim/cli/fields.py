@@ -14,17 +14,36 @@ _DEEPEST = 6  #: steps of a path
 
 def complete_field(context: typer.Context, incomplete: str) -> list[str]:
     """Return ``PATH=`` of every field of the scenario on the line that begins so."""
-    from kpsim.manifests.yaml_reader import read_yaml
     from kpsim.scenario import scenario_json_schema
+
+    return sorted(
+        path
+        for content in _scenario(context)
+        for path in field_paths(content, scenario_json_schema())
+        if path.startswith(incomplete)
+    )
+
+
+def complete_connection(context: typer.Context, incomplete: str) -> list[str]:
+    """Return ``SOURCE#`` of every traffic source of the scenario on the line that begins so."""
+    found = []
+    for content in _scenario(context):
+        sources = content.get("traffic") if isinstance(content, Mapping) else None
+        for each in sources if isinstance(sources, list) else ():
+            if isinstance(each, Mapping) and isinstance(each.get("name"), str):
+                found.append(f"{each['name']}#")
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def _scenario(context: typer.Context) -> Iterator[object]:
+    """Yield the content of the scenario on the line; nothing if it cannot be read: a shell shows no errors."""
+    from kpsim.manifests.yaml_reader import read_yaml
     from kpsim.scenario.loading import read_scenario
 
-    name = next(filter(None, (context.params.get(each) for each in ("scenario", "a"))), None) or " ".join(
-        context.args[:1]
-    )
+    given = next(filter(None, (context.params.get(each) for each in ("scenario", "a"))), None) or context.args[:1]
+    name = given if isinstance(given, str) else " ".join(given[:1])
     with suppress(KpsimError, OSError, StopIteration):
-        content = next(iter(read_yaml(read_scenario(str(name))[0]))).value
-        return sorted(path for path in field_paths(content, scenario_json_schema()) if path.startswith(incomplete))
-    return []
+        yield next(iter(read_yaml(read_scenario(name)[0]))).value
 
 
 def field_paths(content: object, schema: Json) -> Iterator[str]:

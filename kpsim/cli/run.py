@@ -11,7 +11,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.completion import complete_workload
-from kpsim.cli.fields import complete_field
+from kpsim.cli.fields import complete_connection, complete_field
 from kpsim.cli.options import (
     WALKED,
     Format,
@@ -103,6 +103,7 @@ def run(
             help="Why was that connection lost? Show every step of the N-th connection of a traffic source, and what happened around "
             "it. SOURCE alone means its first lost one, from --at on.",
             show_default=False,
+            autocompletion=complete_connection,
         ),
     ] = "",
     at: Annotated[

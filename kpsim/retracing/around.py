@@ -114,9 +114,6 @@ def _of_rules(log: RunLog, c: Connection) -> Iterator[Nearby]:
     for u in log.unprogrammed:
         if u.service == service and (not nodes or u.node in nodes):
             yield Nearby(u.written_ns, f"{u.node}: {u.change} written; it reached the rules no more in this run")
-    for sync in log.syncs:
-        if not sync.success and (not nodes or sync.node in nodes):
-            yield Nearby(sync.end_ns, f"{sync.node}: a sync failed ({sync.family})")
 
 
 def _of_health(log: RunLog, c: Connection) -> Iterator[Nearby]:

@@ -129,6 +129,8 @@ def _no_packet(c: Connection) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- finding
 
+_MOST_DIGITS = 18  #: of a number that may be a connection's
+
 
 def find_connection(log: RunLog, name: str | int, from_ns: int | None = None) -> Connection:
     """Return the connection ``SOURCE#NUMBER``, or with ``SOURCE`` alone the first that the source lost from ``from_ns`` on.
@@ -143,7 +145,7 @@ def find_connection(log: RunLog, name: str | int, from_ns: int | None = None) ->
         raise InputError(f"--trace {name}: no traffic source {source!r}; {known}")
     if not marked:
         return _first_lost(log, source, from_ns)
-    if not number.isascii() or not number.isdigit() or not int(number):
+    if not (number.isascii() and number.isdigit()) or len(number) > _MOST_DIGITS or not int(number):
         raise InputError(
             f"--trace {name}: expected SOURCE#NUMBER, such as {source}#1, or SOURCE for its first lost one"
         )
