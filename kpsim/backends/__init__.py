@@ -43,6 +43,7 @@ class Traits:
     reads_service_cidrs: bool = False  #: whether rules depend on ServiceCIDR objects (NFT-5.9)
     #: the Warning event on its Node with which kube-proxy starts: reason and message (IPVS-1.5); empty: none
     warning: str = ""
+    schedules: bool = False  #: whether virtual servers choose endpoints, by schedulers that remember (IPVS-11)
     #: why a real kernel cannot be asked about the mode's packets; empty: it can
     unverified: str = ""
     #: protocol and port of Services whose packets the kernel treats in a way that is not modelled, and what it does

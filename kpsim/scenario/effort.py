@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from math import ceil
 
-from kpsim.config import Mode
+from kpsim.backends.table import traits_of
 from kpsim.effort import (
     CONNECTION_S,
     PACKET_S,
@@ -49,6 +49,7 @@ def effort_of(scenario: Scenario) -> Effort:
     of_service = pods / max(1, len(spec.workloads))
     # a class of connections: where they come in, and their endpoint, as long as the rules stay as they are
     classes = nodes * max(1.0, of_service) * (1 + _CHANGES_OF_A_POD * changed / max(1, len(spec.workloads)))
+    schedules = traits_of(scenario.proxy.mode).schedules
     connections = packets = walked = 0.0
     for traffic in spec.traffic:
         stop_ns = duration_ns if traffic.stop_ns is None else min(traffic.stop_ns, duration_ns)
@@ -56,9 +57,7 @@ def effort_of(scenario: Scenario) -> Effort:
         if traffic.keep_alive is None:
             connections += made
             service = services.get(qualified(traffic.service))
-            by_others = (
-                service is not None and service.session_affinity != "ClientIP" and scenario.proxy.mode is not Mode.IPVS
-            )
+            by_others = service is not None and service.session_affinity != "ClientIP" and not schedules
             walked += min(made, classes) if by_others else made
         else:
             packets += made

@@ -134,6 +134,7 @@ class IpvsBackend:
             "IPVSDeprecation: The ipvs proxier is now deprecated and may be removed in a future release. "
             "Please use 'nftables' instead."
         ),
+        schedules=True,
         unverified="ip_vs decides what becomes of its packets, and the lab has no kernel with ip_vs",
         unmodelled_ports=UNMODELLED,
         unused_host_fields=frozenset(("nfacct", "serviceCIDRs", "largeClusterEndpoints", "forceFullSync")),
