@@ -111,6 +111,17 @@ def test_a_drain_that_a_budget_holds_up_for_good_is_named(budgets: list[Json]) -
     assert own.why.startswith("draining n1 does not end: its budget allows no eviction")
 
 
+def test_a_budget_that_only_slows_a_drain_down_is_not_blamed() -> None:
+    """Another Service's pods never go; those of shop/web go one by one, 5 s apart."""
+    text = json.dumps(web("n1", "n2", sleep=5)).replace("web", "api").replace("10.96.0.10", "10.96.0.30")
+    other = json.loads(text.replace("10.244.1.5", "10.244.1.15").replace("10.244.2.6", "10.244.2.16"))
+    never = json.loads(json.dumps(budget("never", minAvailable=2)).replace('"app": "web"', '"app": "api"'))
+    slow = budget("slow", minAvailable=1)
+    found = upgraded([*web("n1", "n1", sleep=5), slow, *other, never], ONLY_IN, nodes=["n1"], remedies=False)
+    assert found.outcome.course.stuck == {"n1": ("shop/api-5d4f8c7b9-2vqhb",)}
+    assert verdict(found).stuck == ()
+
+
 def test_every_service_has_a_verdict_or_a_reason() -> None:
     others = [
         service("named", type="ExternalName", externalName="a.example.com", selector=None, ports=None),

@@ -272,8 +272,13 @@ def _sleep(subject: Subject, around: Surroundings) -> Ladder:
     window_s = around.balancer.resolved(local=True).worst_window_ns / SECOND_NS
     most = 60 if window_s <= 55 or not subject.external_local else 90
     # a hook that is shorter than the way of a change to all rules does by luck only
-    least = min(each.sleeps_s for each in own)
-    steps = [s for s in _SLEEPS_S if least < s <= most and s >= way_s(around.min_sync_s)]
+    least_s, enough_s = min(each.sleeps_s for each in own), way_s(around.min_sync_s)
+    if (
+        subject.external_local and subject.kind == "LoadBalancer"
+    ):  # what usually passes until a load balancer has seen it (PP-11.7)
+        found = around.balancer.resolved(local=True)
+        enough_s += found.unhealthy_threshold * found.interval_ns / SECOND_NS
+    steps = [s for s in _SLEEPS_S if least_s < s <= most and s >= min(enough_s, most)]
     return [tuple(Sleep(each, s) for each in own if each.sleeps_s < s) for s in steps]
 
 
@@ -286,9 +291,10 @@ def _leave(subject: Subject, around: Surroundings) -> Ladder:
 
 
 def _same_node(subject: Subject, _around: Surroundings) -> Ladder:
-    daemons = any(not each.evicted for each in subject.behinds)
-    wanted = daemons and not subject.internal_local and not subject.spec.get("trafficDistribution")
-    return [(Policy(subject, "trafficDistribution", "PreferSameNode"),)] if wanted else []
+    if all(each.evicted for each in subject.behinds) or subject.spec.get("trafficDistribution"):
+        return []
+    near = Policy(subject, "trafficDistribution", "PreferSameNode")
+    return [(Policy(subject, "internalTrafficPolicy", "Cluster"), near) if subject.internal_local else (near,)]
 
 
 def _apart(subject: Subject, around: Surroundings) -> Ladder:
@@ -350,7 +356,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "trafficDistribution PreferSameNode", "clients use the DaemonSet's pod of their own node, and go with it",
         (),
-        frozenset({Kind.ENDPOINT_OFF}), "T-3, CP-3.9", _same_node,
+        frozenset({Kind.ENDPOINT_OFF, Kind.NO_LOCAL_INTERNAL}), "T-6.3, CP-2.9", _same_node,
     ),
     Row(
         "replicas on different nodes", "a drain leaves endpoints on other nodes",

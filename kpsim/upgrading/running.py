@@ -9,7 +9,7 @@ from kpsim.inputs import Json
 from kpsim.objects import EndpointSlice
 from kpsim.scenario import Scenario
 from kpsim.simulation import run
-from kpsim.simulation.runlog import HappeningKind
+from kpsim.simulation.runlog import Happening, HappeningKind
 from kpsim.units import SECOND_NS
 from kpsim.upgrading.losses import Observed, observed
 from kpsim.upgrading.preparing import BEGINS_S, load
@@ -54,24 +54,36 @@ def course_of(scenario: Scenario) -> Course:
     finally:
         if was_on:
             gc.enable()
+    stuck, longest_ns = _drains(one.log.happenings)
+    ends_s = ends_ns / SECOND_NS + _TAIL_S
+    return Course(_ROUND_S * ceil(ends_s / _ROUND_S), stuck, longest_ns / SECOND_NS, endpoints)
+
+
+def _drains(happenings: Iterable[Happening]) -> tuple[dict[str, tuple[str, ...]], int]:
+    """Return the drains that were given up, each with the pods that no budget let go, and the longest time until a drained pod was gone."""
     begun: dict[str, int] = {}
-    refused: dict[str, dict[str, None]] = {}
+    held: dict[str, dict[str, None]] = {}
     stuck: dict[str, tuple[str, ...]] = {}
-    longest = 0
-    for each in one.log.happenings:
+    longest_ns = 0
+    for each in happenings:
         match each.kind:
             case HappeningKind.NODE_DRAINED:
                 begun[each.subject] = each.at_ns
             case HappeningKind.EVICTION_REFUSED:
-                refused.setdefault(each.detail.partition(":")[0], {})[each.subject] = None
+                held.setdefault(each.detail.partition(":")[0], {})[each.subject] = None
+            case HappeningKind.POD_TERMINATING:
+                for pods in held.values():
+                    pods.pop(each.subject, None)
+            case HappeningKind.POD_GONE:
+                longest_ns = max([longest_ns, *(each.at_ns - since_ns for since_ns in begun.values())])
             case HappeningKind.DRAIN_DONE:
-                longest = max(longest, each.at_ns - begun[each.subject])
+                longest_ns = max(longest_ns, each.at_ns - begun.pop(each.subject, each.at_ns))
             case HappeningKind.DRAIN_GAVE_UP:
-                stuck[each.subject] = tuple(refused.get(each.subject, ()))
+                begun.pop(each.subject, None)
+                stuck[each.subject] = tuple(held.get(each.subject, ()))
             case _:
                 pass
-    ends_s = ends_ns / SECOND_NS + _TAIL_S
-    return Course(_ROUND_S * ceil(ends_s / _ROUND_S), stuck, longest / SECOND_NS, endpoints)
+    return stuck, longest_ns
 
 
 def _endpoints(slices: Iterable[EndpointSlice], nodes: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -100,7 +112,7 @@ def followed(content: Json, settings: Sequence[str] = ()) -> tuple[Scenario, Cou
         kept.append(f"events[0].rollingUpgrade.drainTimeout={timeout_s}s")
         settings = [*settings, kept[-1]]
         again = course_of(load(silent, kept))
-        course = Course(again.duration_s, again.stuck, again.drained_s, course.endpoints, timeout_s)
+        course = Course(again.duration_s, course.stuck, course.drained_s, course.endpoints, timeout_s)
     scenario = load({**content, "duration": f"{course.duration_s}s"}, settings)
     return scenario, course
 

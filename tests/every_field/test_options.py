@@ -85,8 +85,8 @@ _LOCAL = "service/shop/web.spec.externalTrafficPolicy=Local"
 _TWO = ["stale.yaml", "--set", "service/shop/web.spec.ports[0].targetPort=7070"]
 _SWEEP = ["small.yaml", "--seeds", "1"]
 _UPGRADE = [
-    "shop.yaml", "--seeds", "1", "--set", "events[0].rollingUpgrade.takes=1s", "--set", "events[0].rollingUpgrade.nodes=[node-2]",
-    "--set", "traffic=[{name: t, from: nodes, service: shop/web, perSecond: 2}]", "--no-remedies",
+    "shop.yaml", "--seeds", "1", "--set", "events[0].rollingUpgrade.takes=1s", "--set", "events[0].rollingUpgrade.nodes=[node-1]",
+    "--set", "traffic=[{name: t, from: nodes, nodes: [node-3], service: shop/web, perSecond: 60, start: 9s, stop: 14s}]", "--no-remedies",
 ]  # fmt: skip
 _ASKED = ["--dst", "172.30.0.10:80"]
 _POD = ["--client", "pod", "--frontend", "clusterIP"]
