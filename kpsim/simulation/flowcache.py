@@ -25,12 +25,14 @@ from kpsim.fabric import Fabric, Layout, Whose
 from kpsim.packet import Packet
 from kpsim.packetpath.asked import Likeness, changed_keys
 from kpsim.packetpath.chooser import Chooser
+from kpsim.programmed import Programmed
 from kpsim.ruleset import Key, Set
 from kpsim.simulation.answering import RunWorld
 from kpsim.simulation.attempts import Attempt
 from kpsim.simulation.flowrecords import Drawn, HeldSet, NotCovered, PassedNode, Record, Recording
 
 _MOST_RECORDS, _MOST_CHANGES = 20_000, 200
+_TRIALS = 3  #: recordings of a class that come to nothing until the rules of its first node change
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class FlowCache:
         self._likeness: dict[Family, Likeness] = {}
         self._outside: dict[tuple[Family, int], bool] = {}
         self._records = 0
+        #: by class: how many recordings came to nothing, the last with these rules of the first node
+        self._uncovered: dict[Hashable, tuple[Programmed | None, int]] = {}
         #: changes of sets by the identity of both versions, which are kept beside
         self._changes: dict[tuple[int, int], tuple[Set, Set, frozenset[Key] | None]] = {}
         self.written = self.walked = 0  #: connections
@@ -89,6 +93,7 @@ class FlowCache:
         self._layout = self._fabric.layout()
         self._outside.clear()
         self._known.clear()
+        self._uncovered.clear()
         self._records = 0
         self._likeness = {family: Likeness() for family in Family}
         for family, likeness in self._likeness.items():
@@ -182,14 +187,21 @@ class FlowCache:
         """Begin to record the connection that this packet begins. None: no other can go by it."""
         if not self._may_cover(packet.family, at_node):
             return None
+        told, number = self._uncovered.get(self._class(packet, at_node, local=local), (None, 0))
+        if number >= _TRIALS and told is self._fabric.nodes[at_node].programmed.get(packet.family):
+            return None
         outside = not local and self._is_outside(packet.family, packet.saddr)
         return Recording(packet, at_node, chooser, local=local, outside=outside)
 
     def keep(self, recording: Recording) -> None:
         """Keep what was recorded, if other connections can go by it."""
+        packet, local, at_node = recording.packet, recording.local, recording.at_node
         try:
             record, tests = recording.record()
         except NotCovered:
+            of_class = self._class(packet, at_node, local=local)
+            number = self._uncovered.get(of_class, (None, 0))[1]
+            self._uncovered[of_class] = self._fabric.nodes[at_node].programmed.get(packet.family), number + 1
             return
         if not record.names.isdisjoint(self._off) or self._fabric.layout() is not self._layout:
             return
@@ -197,11 +209,10 @@ class FlowCache:
             self._known.clear()
             self._records = 0
         self._records += 1
-        packet = recording.packet
         if recording.outside:
             for test in sorted(tests):
                 self._likeness[packet.family].ask(test)
-        self._insert(self._class(packet, recording.at_node, local=recording.local), recording.draws, record)
+        self._insert(self._class(packet, at_node, local=local), recording.draws, record)
 
     def _insert(self, of_class: Hashable, draws: list[Drawn], record: Record) -> None:
         """Put a record behind its draws. What former rules drew at the same place is forgotten."""
