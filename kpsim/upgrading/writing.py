@@ -121,11 +121,9 @@ def junit(found: Outcome) -> str:
         case = ElementTree.SubElement(suite, "testcase", classname="kpsim.upgrade", name=printable(each.service))
         if each.risk:
             failure = ElementTree.SubElement(case, "failure", message=printable(each.outcome))
-            lines = [
-                *each.reasons,
-                *map(tried_words, each.tried),
-                f"helps: {each.remedy or 'nothing of what was tried'}",
-            ]
+            lines = [*each.reasons, *map(tried_words, each.tried)]
+            if each.searched:
+                lines.append(f"helps: {each.remedy or 'nothing of what was tried'}")
             failure.text = "\n".join(map(printable, lines))
         elif each.risk is None:
             ElementTree.SubElement(case, "skipped", message=printable("; ".join(each.notes)))
