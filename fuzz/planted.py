@@ -107,7 +107,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("the node's own range does not admit the VIP", _RULES,
         "if any(self.settings.node_ip in network for network in ranges):", "if False:"),
     Bug("the firewall does not drop", _RULES, "where, DROP)))", "where, ACCEPT)))"),
-    Bug("no hairpin mark", _RULES, "return Chain(name, (hairpin, dnat))", "return Chain(name, (dnat,))"),
+    Bug("no hairpin mark", _RULES, "return hairpin, dnat\n", "return (dnat,)\n"),
     Bug("endpoints are drawn unevenly", _RULES, "len(targets) - number,\n", "len(targets) - number + (number > 0),\n"),
     Bug("affinity holds ten times as long", _RULES, "seconds=self.port.sticky_seconds,", "seconds=self.port.sticky_seconds * 10,"),
     Bug("affinity is not remembered", _RULES,
