@@ -3,11 +3,12 @@
 An answer is asked for, or composed from fates, or carried from the answer of a component that is alike.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from kpsim.addresses import format_ip, join_host_port
+from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.comparison.behaviour.boxes import Box, Difference
 from kpsim.comparison.behaviour.differences import Side
 from kpsim.comparison.behaviour.fates import Own, decided
@@ -42,6 +43,8 @@ class Answers:
         self._sides = sides
         self._shared: dict[object, Json] = {}
         self._originals: dict[tuple[int, int, Numbers], Json] = {}
+        #: of each node the addresses of its pods, with their places in the order of names
+        self._pods: dict[tuple[str, Family], list[tuple[int, int]]] = {}
 
     # --- the packet that is asked about -----------------------------------------------------------------------------
 
@@ -56,7 +59,24 @@ class Answers:
         for source in self._natural_sources(box, destination, port):
             if holds(box.source, source) and (source != destination or box.sender is Sender.NODE):
                 return (source, destination, port), True
+        if box.sender is Sender.POD and (pod := self._pod_in(box, destination)) is not None:
+            return (pod, destination, port), True
         return (typical(box.source, other_than=destination), destination, port), False
+
+    def _pod_in(self, box: Box, other_than: int) -> int | None:
+        """The first pod of the box's node, by name, that the box has as a source."""
+        key = box.node, box.family
+        pods = self._pods.get(key)
+        if pods is None:
+            named = enumerate(self._sides[0].site.directory.pods_on(*key))
+            pods = self._pods[key] = sorted((address, place) for place, address in named)
+        found = [
+            (place, address)
+            for low, high in box.source
+            for address, place in pods[bisect_left(pods, (low, 0)) : bisect_left(pods, (high + 1, 0))]
+            if address != other_than
+        ]
+        return min(found)[1] if found else None
 
     def _natural_sources(self, box: Box, destination: int, port: int) -> Iterator[int]:
         site = self._sides[0].site
@@ -72,8 +92,6 @@ class Answers:
             yield site.begin(asked, box.node, box.sender).saddr
         except InputError:
             return
-        if box.sender is Sender.POD:
-            yield from site.directory.pods_on(box.node, box.family)
 
     def _start(self, place: int, box: Box) -> Start:
         machine = self._sides[place].site.machine(box.node)
