@@ -13,14 +13,24 @@ BULK = 20_000
 
 
 @contextmanager
-def without_collector() -> Iterator[None]:
-    """Turns the collector off inside the block. Afterwards it ignores the objects of a bulk build."""
+def collector_at_rest() -> Iterator[None]:
+    """Turns the collector off inside the block: a run's values are millions, and it would scan all of them again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
-            if gc.get_count()[0] > BULK:
-                gc.freeze()
             gc.enable()
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Turns the collector off inside the block. Afterwards it ignores the objects of a bulk build."""
+    was_on = gc.isenabled()
+    with collector_at_rest():
+        try:
+            yield
+        finally:
+            if was_on and gc.get_count()[0] > BULK:
+                gc.freeze()

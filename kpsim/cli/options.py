@@ -41,8 +41,35 @@ class FamilyName(enum.StrEnum):
         return Family.IPV4 if self is FamilyName.IPV4 else Family.IPV6
 
 
+def complete_preset(incomplete: str) -> list[str]:
+    """Return the load balancers that begin so."""
+    from kpsim.scenario.load_balancer_schema import Preset
+
+    return [each for each in Preset if each.startswith(incomplete)]
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="Text for people or JSON for programs.")]
 ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Proxy mode, whatever is configured.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        help="Processes that compute; by default one for each processor.",
+        show_default=False,
+    ),
+]
+LoadBalancerOption = Annotated[
+    str,
+    typer.Option(
+        "--load-balancer",
+        metavar="PRESET",
+        help="How load balancers probe nodes, by a name of kpsim schema --presets; otherwise every 5 s, and two failures count.",
+        show_default=False,
+        autocompletion=complete_preset,
+    ),
+]
 BesideOption = Annotated[
     list[str] | None,
     typer.Option(

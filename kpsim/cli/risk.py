@@ -11,7 +11,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.completion import complete_service_name
-from kpsim.cli.options import ClusterArgument, ClusterCommand, ModeOption, path_given
+from kpsim.cli.options import ClusterArgument, ClusterCommand, LoadBalancerOption, ModeOption, path_given
 from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError, printable
 
@@ -37,13 +37,6 @@ class FailOn(enum.StrEnum):
     RISK = "risk"
 
 
-def complete_preset(incomplete: str) -> list[str]:
-    """Return the load balancers that begin so."""
-    from kpsim.scenario.load_balancer_schema import Preset
-
-    return [each for each in Preset if each.startswith(incomplete)]
-
-
 @app.command(
     cls=ClusterCommand,
     short_help="Say which Services lose clients when nodes are drained or lost.",
@@ -62,16 +55,7 @@ def risk(
             autocompletion=complete_service_name,
         ),
     ] = None,
-    load_balancer: Annotated[
-        str,
-        typer.Option(
-            "--load-balancer",
-            metavar="PRESET",
-            help="How load balancers probe nodes, by a name of kpsim schema --presets.",
-            show_default=False,
-            autocompletion=complete_preset,
-        ),
-    ] = "",
+    load_balancer: LoadBalancerOption = "",
     probe_interval: Annotated[
         str,
         typer.Option(

@@ -10,7 +10,7 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.fields import complete_field
-from kpsim.cli.options import WALKED, LongOption, ModeOption, WalkAllOption, complete_scenario, path_given
+from kpsim.cli.options import WALKED, JobsOption, LongOption, ModeOption, WalkAllOption, complete_scenario, path_given
 from kpsim.cli.printing import console, go_on_without_reader, note
 from kpsim.errors import InputError, printable
 
@@ -83,16 +83,7 @@ def sweep(
         ),
     ] = None,
     mode: ModeOption = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs",
-            "-j",
-            metavar="N",
-            help="Processes that compute; by default one for each processor.",
-            show_default=False,
-        ),
-    ] = None,
+    jobs: JobsOption = None,
     scheduler: Annotated[
         str,
         typer.Option(

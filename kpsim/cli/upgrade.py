@@ -11,9 +11,16 @@ import typer
 
 from kpsim.cli import app
 from kpsim.cli.completion import complete_service_name
-from kpsim.cli.options import ClusterArgument, ClusterCommand, LongOption, ModeOption, path_given
+from kpsim.cli.options import (
+    ClusterArgument,
+    ClusterCommand,
+    JobsOption,
+    LoadBalancerOption,
+    LongOption,
+    ModeOption,
+    path_given,
+)
 from kpsim.cli.printing import go_on_without_reader, note
-from kpsim.cli.risk import complete_preset
 from kpsim.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -66,16 +73,7 @@ def upgrade(
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="N", help="How often it is run, each time with another seed.")
     ] = 5,
-    load_balancer: Annotated[
-        str,
-        typer.Option(
-            "--load-balancer",
-            metavar="PRESET",
-            help="How load balancers probe nodes, by a name of kpsim schema --presets; otherwise every 5 s, and two failures count.",
-            show_default=False,
-            autocompletion=complete_preset,
-        ),
-    ] = "",
+    load_balancer: LoadBalancerOption = "",
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,16 +85,7 @@ def upgrade(
     ] = None,
     mode: ModeOption = None,
     no_remedies: Annotated[bool, typer.Option("--no-remedies", help="Do not try what avoids the losses.")] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs",
-            "-j",
-            metavar="N",
-            help="Processes that compute; by default one for each processor.",
-            show_default=False,
-        ),
-    ] = None,
+    jobs: JobsOption = None,
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="End with exit code 1 if a Service is at risk.")
     ] = FailOn.NEVER,

@@ -99,7 +99,7 @@ def say_passed_over(nodes: Sequence[str]) -> None:
 
 
 def _end(outcome: ExchangeOutcome, site: Site) -> tuple[str, str]:
-    """Who gets the request and the source that it has there; of one that nobody gets, what the client gets."""
+    """Who gets the request, and with which source. If no endpoint gets it: what the client gets."""
     seen = outcome.seen
     gets = "" if outcome.verdict is Verdict.WORKS else f"the client gets {outcome.client}"
     if seen is None:

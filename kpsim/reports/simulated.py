@@ -1,4 +1,4 @@
-"""What was simulated, in words: the part of a report that lets somebody read it a month later."""
+"""The part of a report that says in words what was simulated, so that the report can be read a month later."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

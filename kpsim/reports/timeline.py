@@ -24,7 +24,7 @@ MOST_BINS = 240
 MOST_EVENTS = 400
 TALL, LOW, BAND = 96, 34, 10  #: heights of lanes and bars in pixels
 
-#: what somebody did, in place of what followed from it
+#: events of the scenario, shown in place of their consequences
 DONE = frozenset(
     {
         HappeningKind.ROLLOUT, HappeningKind.SCALE, HappeningKind.NODE_DOWN, HappeningKind.NODE_UP, HappeningKind.NODE_DRAINED,

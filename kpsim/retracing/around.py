@@ -10,7 +10,7 @@ from kpsim.simulation.runlog import Connection, Frontend, Happening, HappeningKi
 
 MOST_BEFORE, MOST_AFTER = 8, 5
 
-#: what somebody did to the cluster; what follows from it is told pod by pod and node by node
+#: events of the scenario; their consequences are told pod by pod and node by node
 _CAUSES = frozenset(
     {
         HappeningKind.ROLLOUT, HappeningKind.SCALE, HappeningKind.NODE_DRAINED, HappeningKind.NODE_DOWN,

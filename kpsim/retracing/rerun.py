@@ -1,11 +1,10 @@
 """Runs a scenario again, and keeps every step of chosen packets, or stops at a time."""
 
-import gc
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.bulk import collector_at_rest
 from kpsim.exchange import Exchange
 from kpsim.fabric import Journey, Whose
 from kpsim.packet import Packet
@@ -56,7 +55,7 @@ class Rerun:
     def until(self, end_ns: int, progress: Progress | None = None) -> None:
         """Run everything that happens until this time, the time itself included."""
         shown = None if progress is None else _up_to(end_ns, progress)
-        with _collector_at_rest():
+        with collector_at_rest():
             for _ in self.run.steps(shown):
                 if self.run.clock.next_ns > end_ns:
                     break
@@ -125,18 +124,6 @@ def probes_due(run: Run) -> tuple[ProbeDue, ...]:
         for node in run.nodes
         if (belief := balancer.belief(node.name)) is not None
     )
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Keep the cycle collector from scanning the run's values again and again, as :func:`kpsim.simulation.run` does."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _up_to(end_ns: int, progress: Progress) -> Progress:

@@ -119,7 +119,7 @@ def _alone_helps(case: Case, gone: Sequence[Endpoint]) -> Helps:
 
 
 def _outage_s(case: Case, gone: Sequence[Endpoint], node: str) -> float | None:
-    """How long nobody serves when all pods are evicted at once. None: until an operator acts, since no node takes a new pod."""
+    """How long no endpoint serves when all pods are evicted at once. None: until an operator acts, since no node takes a new pod."""
     others = [each for each in case.found.nodes if each.metadata.name != node]
     times = [
         case.outage_s(keeper, one_by_one=keeper.kind == STATEFUL_SET)

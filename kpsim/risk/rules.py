@@ -63,7 +63,7 @@ WORDS: Mapping[Remedy, str] = {
     Remedy.EXTERNAL_CLUSTER: "externalTrafficPolicy Cluster (pods then see nodes' addresses in place of clients')",
     Remedy.INTERNAL_CLUSTER: "internalTrafficPolicy Cluster (trafficDistribution PreferSameNode prefers the own node)",
     Remedy.DAEMON_SET: "a DaemonSet that surges (maxSurge 1)",
-    Remedy.PRE_STOP: "a preStop hook that sleeps until nobody sends to the pod any more, and a grace period beyond it",
+    Remedy.PRE_STOP: "a preStop hook that sleeps until no node sends to the pod, and a grace period beyond it",
     Remedy.MIN_READY: "minReadySeconds as long as a load balancer takes to find a node",
     Remedy.RETRIES: "clients that try again for longer than that",
 }
@@ -100,7 +100,7 @@ RULES: Mapping[Cause, Rule] = {
         "T-2",
     ),
     Cause.ALONE: Rule(
-        "all ready endpoints are on one node: while their pods move, nobody serves",
+        "all ready endpoints are on one node: while their pods move, no endpoint serves",
         (Remedy.OTHER_NODES, Remedy.KEEPING_BUDGET, Remedy.PRE_STOP, Remedy.RETRIES),
         "T-2, T-2.3, CP-2.9.1",
     ),
@@ -130,7 +130,7 @@ RULES: Mapping[Cause, Rule] = {
         "PP-11.7, CP-15.2, FIG-3",
     ),
     Cause.ZONE: Rule(
-        "all ready endpoints are in one zone: when it is lost, nobody serves until pods are replaced",
+        "all ready endpoints are in one zone: when it is lost, no endpoint serves until pods are replaced",
         (Remedy.ZONES,),
         "CP-2.9, CP-2.9.1",
     ),

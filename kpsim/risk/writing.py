@@ -1,7 +1,8 @@
 """Writes an assessment: text for people, Markdown for pages, JUnit's XML for pipelines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from kpsim.errors import printable
@@ -85,30 +86,52 @@ def markdown(found: Assessment) -> str:
     ]
     for each in found.verdicts:
         why = each.why or "; ".join(each.notes if each.risk is None else ())
-        lines.append(f"| {_cell(each.service)} | {each.word} | {_cell(why)} | {_cell(each.remedy)} |")
+        lines.append(f"| {cell(each.service)} | {each.word} | {cell(why)} | {cell(each.remedy)} |")
     lines += ["", "These figures rest on:", "", *(f"- {line}" for line in found.assumed)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(words: str) -> str:
+def cell(words: str) -> str:
+    """Words that may stand in a cell of a Markdown table."""
     return words.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 def junit(found: Assessment) -> str:
     """A test case for each Service; one at risk fails, one that is not judged is skipped."""
-    unjudged = sum(each.risk is None for each in found.verdicts)
-    suite = ElementTree.Element(
-        "testsuite", name="kpsim risk", tests=str(len(found.verdicts)), failures=str(len(found.at_risk)), errors="0", skipped=str(unjudged)
+    return suite(
+        "risk",
+        [
+            Case(each.service, each.risk, each.why, [_line(finding) for finding in each.findings], each.notes)
+            for each in found.verdicts
+        ],
+    )
+
+
+class Case(NamedTuple):
+    """The verdict on a Service, as a test case of JUnit."""
+
+    service: str
+    risk: bool | None  #: None: there is no verdict; ``notes`` say why
+    why: str
+    details: Sequence[str]
+    notes: Sequence[str]
+
+
+def suite(command: str, cases: Sequence[Case]) -> str:
+    """JUnit's XML: a Service at risk fails, one without a verdict is skipped."""
+    failed, skipped = (sum(each.risk is risk for each in cases) for risk in (True, None))
+    root = ElementTree.Element(
+        "testsuite", name=f"kpsim {command}", tests=str(len(cases)), failures=str(failed), errors="0", skipped=str(skipped)
     )  # fmt: skip
-    for each in found.verdicts:
-        case = ElementTree.SubElement(suite, "testcase", classname="kpsim.risk", name=printable(each.service))
+    for each in cases:
+        case = ElementTree.SubElement(root, "testcase", classname=f"kpsim.{command}", name=printable(each.service))
         if each.risk:
             failure = ElementTree.SubElement(case, "failure", message=printable(each.why))
-            failure.text = "\n".join(printable(_line(finding)) for finding in each.findings)
+            failure.text = "\n".join(map(printable, each.details))
         elif each.risk is None:
             ElementTree.SubElement(case, "skipped", message=printable("; ".join(each.notes)))
-    ElementTree.indent(suite)
-    return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    ElementTree.indent(root)
+    return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _line(finding: Finding) -> str:

@@ -7,10 +7,10 @@
 Reports read ``simulation.runlog`` alone. Importing that module loads neither SimPy nor pydantic.
 """
 
-import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kpsim.bulk import collector_at_rest
 from kpsim.simulation.runlog import RunLog
 
 if TYPE_CHECKING:
@@ -33,12 +33,5 @@ def run(
     scenario = scenario.with_mode(mode or scenario.proxy.mode)
     if seed is not None:
         scenario = scenario.with_seed(seed)
-    # Nodes and rules of large clusters are millions of values. Reference counts free them, but the collector would scan
-    # all of them again and again. It is on again once the run is over.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_at_rest():
         return Run(scenario, scenario.seed).run(progress)
-    finally:
-        if was_on:
-            gc.enable()

@@ -1,10 +1,10 @@
 """Runs an upgrade: once without traffic, to see how long it takes, and with traffic over seeds."""
 
-import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from kpsim.bulk import collector_at_rest
 from kpsim.inputs import Json
 from kpsim.objects import EndpointSlice
 from kpsim.scenario import Scenario
@@ -36,9 +36,7 @@ def course_of(scenario: Scenario) -> Course:
     """Follow an upgrade without traffic until all nodes are back."""
     from kpsim.simulation.engine import Run
 
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_at_rest():
         one = Run(scenario, scenario.seed)
         endpoints: dict[str, dict[str, int]] = {}
         seen = 0
@@ -51,9 +49,6 @@ def course_of(scenario: Scenario) -> Course:
             if any(each.kind is HappeningKind.ROLLING_UPGRADE_DONE for each in log[seen:]):
                 break
             seen = len(log)
-    finally:
-        if was_on:
-            gc.enable()
     stuck, longest_ns = _drains(one.log.happenings)
     ends_s = ends_ns / SECOND_NS + _TAIL_S
     return Course(_ROUND_S * ceil(ends_s / _ROUND_S), stuck, longest_ns / SECOND_NS, endpoints)

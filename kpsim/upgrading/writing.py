@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from html import escape
 from textwrap import wrap
 from typing import Any
-from xml.etree import ElementTree
 
 from kpsim.drafting.part import listed
-from kpsim.errors import printable
+from kpsim.risk.writing import Case, cell, suite
 from kpsim.upgrading.patches import patch_of
 from kpsim.upgrading.search import Tried
 from kpsim.upgrading.verdicts import Outcome, Verdict, tried_words
@@ -99,7 +98,7 @@ def markdown(found: Outcome) -> str:
         why = each.why if each.risk is not None else "; ".join(each.notes)
         tried = "; ".join(map(tried_words, each.tried))
         cells = each.service, each.word, each.outcome, why, tried, each.remedy or ""
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+        lines.append("| " + " | ".join(map(cell, cells)) + " |")
     if (words := together_sentence(found)) is not None:
         lines += ["", words]
     if patch := patch_of(found.changes):
@@ -107,28 +106,19 @@ def markdown(found: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(words: str) -> str:
-    return words.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
 def junit(found: Outcome) -> str:
     """A test case for each Service; one at risk fails, one that was not simulated is skipped."""
-    left_out = sum(each.risk is None for each in found.verdicts)
-    suite = ElementTree.Element(
-        "testsuite", name="kpsim upgrade", tests=str(len(found.verdicts)), failures=str(len(found.at_risk)), errors="0", skipped=str(left_out)
-    )  # fmt: skip
-    for each in found.verdicts:
-        case = ElementTree.SubElement(suite, "testcase", classname="kpsim.upgrade", name=printable(each.service))
-        if each.risk:
-            failure = ElementTree.SubElement(case, "failure", message=printable(each.outcome))
-            lines = [*each.reasons, *map(tried_words, each.tried)]
-            if each.searched:
-                lines.append(f"helps: {each.remedy or 'nothing of what was tried'}")
-            failure.text = "\n".join(map(printable, lines))
-        elif each.risk is None:
-            ElementTree.SubElement(case, "skipped", message=printable("; ".join(each.notes)))
-    ElementTree.indent(suite)
-    return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(suite, encoding="unicode") + "\n"
+    return suite(
+        "upgrade",
+        [Case(each.service, each.risk, each.outcome, list(_details(each)), each.notes) for each in found.verdicts],
+    )
+
+
+def _details(verdict: Verdict) -> Iterator[str]:
+    yield from verdict.reasons
+    yield from map(tried_words, verdict.tried)
+    if verdict.searched:
+        yield f"helps: {verdict.remedy or 'nothing of what was tried'}"
 
 
 def html_fragment(found: Outcome) -> str:
