@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from kpsim.cluster import ClusterState, Event, EventType
 from kpsim.objects import ApiObject, ObjectKey, object_from_json
+from kpsim.simulation.runlog import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Change:
     event: Event
     trigger_ns: int
     written_ns: int
+    cause: Cause  #: the write that this one answers, or itself
 
     @property
     def key(self) -> ObjectKey:
@@ -52,26 +54,47 @@ class ApiServer:
     def watch(self, watcher: Watcher) -> None:
         self._watchers.append(watcher)
 
-    def put(self, obj: ApiObject, trigger_ns: int, now_ns: int) -> Change:
-        """Create or replace an object. It gets the next resource version, so that every write differs (O-8.2)."""
+    def put(
+        self,
+        obj: ApiObject,
+        trigger_ns: int,
+        now_ns: int,
+        *,
+        noticed_ns: int | None = None,
+        cause: Cause | None = None,
+    ) -> Change:
+        """Create or replace an object. It gets the next resource version, so that every write differs (O-8.2).
+
+        ``noticed_ns``: when the writer knew of what happened; None: at once. ``cause``: the write that this one answers.
+        """
         self._number += 1
         json = {**obj.json, "metadata": {**obj.json.get("metadata", {}), "resourceVersion": str(self._number)}}
         stored = object_from_json(json)
         assert stored is not None
         event, self.state = self.state.put(stored)
-        return self._tell(event, trigger_ns, now_ns)
+        return self._tell(event, trigger_ns, now_ns, noticed_ns, cause)
 
-    def remove(self, key: ObjectKey, trigger_ns: int, now_ns: int) -> Change | None:
+    def remove(
+        self,
+        key: ObjectKey,
+        trigger_ns: int,
+        now_ns: int,
+        *,
+        noticed_ns: int | None = None,
+        cause: Cause | None = None,
+    ) -> Change | None:
         """Delete an object. Returns None if it does not exist."""
         event, self.state = self.state.remove(key)
         if event is None:
             return None
         self._number += 1
-        return self._tell(event, trigger_ns, now_ns)
+        return self._tell(event, trigger_ns, now_ns, noticed_ns, cause)
 
-    def _tell(self, event: Event, trigger_ns: int, now_ns: int) -> Change:
+    def _tell(self, event: Event, trigger_ns: int, now_ns: int, noticed_ns: int | None, cause: Cause | None) -> Change:
         self._versions[event.key] += 1
-        change = Change(self._number, self._versions[event.key], event, trigger_ns, now_ns)
+        if cause is None:
+            cause = Cause(trigger_ns, trigger_ns if noticed_ns is None else noticed_ns, now_ns, now_ns)
+        change = Change(self._number, self._versions[event.key], event, cause.trigger_ns, now_ns, cause)
         for watcher in self._watchers:
             watcher(change)
         return change

@@ -27,7 +27,7 @@ from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.informers import Informers
-from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
+from kpsim.simulation.runlog import Cause, Happening, HappeningKind, RunLog
 from kpsim.units import SECOND_NS
 
 RETRY_NS = SECOND_NS  #: first back-off of the service queue, doubled each time (CP-3.2)
@@ -45,7 +45,13 @@ class _Work:
     processing: bool = False
     again: bool = False  #: added while being processed
     failures: int = 0
-    triggers_ns: list[int] = field(default_factory=list)  #: causes that no sync of the Service has taken up yet
+    causes: list[Cause] = field(default_factory=list)  #: those that no sync of the Service has taken up yet
+
+    def take_cause(self, now_ns: int) -> Cause:
+        """Return the oldest cause, and forget all. Without one the controller acts by itself, now."""
+        oldest = min(self.causes, default=Cause(now_ns, now_ns, now_ns, now_ns))
+        self.causes.clear()
+        return oldest
 
 
 class SliceController:
@@ -106,12 +112,12 @@ class SliceController:
         self._seen.apply(change.event)
         match change.event.object:
             case Service() as service:
-                self._note(service.key, change.trigger_ns)
+                self._note(service.key, change)
                 self._add(service.key, 0)
             case Pod():
                 old, new = (obj if isinstance(obj, Pod) else None for obj in (change.event.old, change.event.new))
                 for service in services_for_pod_change(self._seen.services_selecting(old, new), old, new):
-                    self._note(service.key, change.trigger_ns)
+                    self._note(service.key, change)
                     self._add(service.key, self._delays.controller_batch_ns)
             case Node():
                 self._see_node(change)
@@ -124,7 +130,7 @@ class SliceController:
             return
         self._topology = self._topology.with_nodes(self._seen.nodes.values())
         for key in self._topology.overloaded():
-            self._note(key, change.trigger_ns)
+            self._note(key, change)
             self._add(key, 0)
 
     # ----------------------------------------------------------------------------------------------------------- queue
@@ -132,8 +138,9 @@ class SliceController:
     def _of(self, key: ObjectKey) -> _Work:
         return self._work.setdefault(key, _Work())
 
-    def _note(self, key: ObjectKey, trigger_ns: int) -> None:
-        self._of(key).triggers_ns.append(trigger_ns)
+    def _note(self, key: ObjectKey, change: Change) -> None:
+        seen = change.cause._replace(stored_ns=change.written_ns, seen_ns=self._clock.now_ns, change=str(change))
+        self._of(key).causes.append(seen)
 
     def _add(self, key: ObjectKey, delay_ns: int) -> None:
         """Add a Service to the queue.
@@ -176,7 +183,7 @@ class SliceController:
             self._triggers.forget(key)
             self._collect_garbage(key, work)
         elif not has_managed_slices(service):
-            work.triggers_ns.clear()
+            work.causes.clear()
             self._done(key, ok=True)
         elif self._own_writes.is_stale(service, slices_of(service, self._seen.slices_of(key))):
             self._happening(
@@ -185,9 +192,7 @@ class SliceController:
             self._done(key, ok=False)
         else:
             result = self._decide(service)
-            trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
-            work.triggers_ns.clear()
-            self._write(key, result.writes, trigger_ns, ok=not result.errors)
+            self._write(key, result.writes, work.take_cause(self._clock.now_ns), ok=not result.errors)
 
     def _decide(self, service: Service) -> Reconciliation:
         pods = self._seen.pods_of(service)
@@ -209,11 +214,9 @@ class SliceController:
     def _collect_garbage(self, key: ObjectKey, work: _Work) -> None:
         """Delete the slices of a Service that is gone, as the garbage collector does with owned objects."""
         owned = [SliceWrite(WriteVerb.DELETE, item) for item in self._seen.slices_of(key) if item.owner_uids]
-        trigger_ns = min(work.triggers_ns, default=self._clock.now_ns)
-        work.triggers_ns.clear()
-        self._write(key, owned, trigger_ns, ok=True)
+        self._write(key, owned, work.take_cause(self._clock.now_ns), ok=True)
 
-    def _write(self, key: ObjectKey, writes: Sequence[SliceWrite], trigger_ns: int, *, ok: bool) -> None:
+    def _write(self, key: ObjectKey, writes: Sequence[SliceWrite], cause: Cause, *, ok: bool) -> None:
         """Send one API call after the other (CP-3.6.2). The key stays in work until the last call has returned."""
         if not writes:
             self._clock.at(self._clock.now_ns, Rank.CONTROLLER, "controller", lambda: self._done(key, ok=ok))
@@ -225,18 +228,19 @@ class SliceController:
         at_ns = now_ns + self._client.take(now_ns) + draw_ns(self._delays.slice_write, self._seed, *key_of_call)
 
         def arrive() -> None:
-            self._call(first, trigger_ns)
-            self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._write(key, rest, trigger_ns, ok=ok))
+            self._call(first, cause)
+            self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._write(key, rest, cause, ok=ok))
 
         self._clock.at(at_ns, Rank.API_WRITE, "controller", arrive)
 
-    def _call(self, write: SliceWrite, trigger_ns: int) -> None:
+    def _call(self, write: SliceWrite, cause: Cause) -> None:
+        now_ns = self._clock.now_ns
         if write.verb is WriteVerb.DELETE:
             self._own_writes.deleted(write.slice)
-            self._api.remove(write.slice.key, trigger_ns, self._clock.now_ns)
+            self._api.remove(write.slice.key, cause.trigger_ns, now_ns, cause=cause)
         else:
             self._own_writes.wrote(write.slice)
-            self._api.put(write.slice, trigger_ns, self._clock.now_ns)
+            self._api.put(write.slice, cause.trigger_ns, now_ns, cause=cause)
 
     def _done(self, key: ObjectKey, *, ok: bool) -> None:
         work = self._of(key)

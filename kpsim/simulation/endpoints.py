@@ -9,11 +9,11 @@ from kpsim.addresses import format_ip, join_host_port
 from kpsim.endpointslices import selects
 from kpsim.exchange import Target
 from kpsim.kubeproxy.trackers import ServiceKey
-from kpsim.objects import EndpointSlice, ObjectKey, Service, SliceEndpoint
+from kpsim.objects import ApiObject, EndpointSlice, ObjectKey, Pod, Service, SliceEndpoint
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
-from kpsim.simulation.runlog import EndpointSpell, RunLog
+from kpsim.simulation.runlog import EndpointSpell, Listing, PodWrite, RunLog
 
 _Listed = tuple[str, str, str, str]  # service port, endpoint, node, pod
 
@@ -41,13 +41,47 @@ class EndpointWatch:
             if listed not in self._open:
                 self._open[listed] = len(self._log.endpoints)
                 service, address, node, pod = listed
-                self._log.endpoints.append(EndpointSpell(service, address, node, change.written_ns, pod=pod))
+                self._log.endpoints.append(
+                    EndpointSpell(
+                        service, address, node, change.written_ns, pod=pod, listed=Listing(change.number, change.cause)
+                    )
+                )
         for listed in sorted(before - after):
             self._holders[listed] -= 1
             if not self._holders[listed]:
                 del self._holders[listed]
                 place = self._open.pop(listed)
-                self._log.endpoints[place] = replace(self._log.endpoints[place], until_ns=change.written_ns)
+                self._log.endpoints[place] = replace(
+                    self._log.endpoints[place],
+                    until_ns=change.written_ns,
+                    unlisted=Listing(change.number, change.cause),
+                )
+
+
+class PodWatch:
+    """Keeps the log's list of what the API server was told of pods."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+
+    def on_change(self, change: Change) -> None:
+        """Take in one write. It is logged if it says something new."""
+        pod = change.event.object
+        if isinstance(pod, Pod):
+            old, new = (_told(obj) for obj in (change.event.old, change.event.new))
+            if old != new:
+                name = f"{change.key.namespace}/{change.key.name}"
+                self._log.pod_writes.append(PodWrite(str(change), name, pod.node_name, new, change.cause))
+
+
+def _told(obj: ApiObject | None) -> str:
+    if not isinstance(obj, Pod):
+        return "gone"
+    if obj.phase in ("Failed", "Succeeded"):
+        return "ended"
+    if obj.terminating:
+        return "terminating"
+    return "ready" if obj.ready else "not ready"
 
 
 def _ready(item: EndpointSlice) -> list[_Listed]:

@@ -20,7 +20,7 @@ from kpsim.simulation.clock import Clock
 from kpsim.simulation.clusternodes import ABSENT, Actors
 from kpsim.simulation.controller import SliceController
 from kpsim.simulation.dialling import port_of, service_port_name
-from kpsim.simulation.endpoints import EndpointWatch, Members, serving_nodes
+from kpsim.simulation.endpoints import EndpointWatch, Members, PodWatch, serving_nodes
 from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
@@ -71,6 +71,7 @@ class Run:
         self.clock = Clock(self._subjects())
         self.api = ApiServer()
         self.api.watch(EndpointWatch(self.log).on_change)
+        self.api.watch(PodWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
         self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])

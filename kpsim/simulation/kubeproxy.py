@@ -557,6 +557,7 @@ class KubeProxy:
                     sync_start_ns=syncing.start_ns,
                     programmed_ns=now_ns,
                     reported_ns=reported_ns,
+                    cause=change.cause,
                 )
             )
 

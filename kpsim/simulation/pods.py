@@ -11,6 +11,7 @@ A pod has two states: what is true (its application answers, its network exists)
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from kpsim.objects import ObjectKey
 from kpsim.scenario.quantities import Delay
@@ -22,7 +23,7 @@ from kpsim.simulation.manifest import CREATED, pod_object, timestamp
 from kpsim.simulation.podlife import PodLife, PodReport
 from kpsim.simulation.podprobes import Probers
 from kpsim.simulation.rollout import Fleet, PodStatus
-from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
+from kpsim.simulation.runlog import AnswerSpell, Happening, HappeningKind, RunLog
 from kpsim.units import SECOND_NS
 
 #: how long a kubelet waits until it starts a container again for the second time, doubled each time, and at most [K]
@@ -48,6 +49,7 @@ class Kubelets:
         self._by_node: dict[str, dict[ObjectKey, PodLife]] = {}
         self._fleets: dict[str, Fleet] = {}  #: by workload
         self._drawn: dict[ObjectKey, Counter[str]] = {}  #: what was drawn for pods of a name, by stage
+        self._spell_of: dict[PodLife, int] = {}  #: of pods that answer: the place of its record in the log
         self._answering: dict[str, tuple[PodLife, ...]] = {}  #: by workload; a missing entry must be listed anew
         self._probers = Probers(clock, seed, plan=self._plan, ready=self._contain, kill=self._kill)
 
@@ -76,9 +78,21 @@ class Kubelets:
         return self._answering[workload]
 
     def _set_answers(self, pod: PodLife, answers: bool) -> None:
+        if answers is not pod.answers:
+            self._log_answers(pod, answers)
         pod.answers = answers
         self.version += 1
         self._answering.pop(pod.workload.name, None)
+
+    def _log_answers(self, pod: PodLife, answers: bool) -> None:
+        now_ns, spells = self._clock.now_ns, self._log.answering
+        if answers:
+            self._spell_of[pod] = len(spells)
+            name = f"{pod.workload.namespace}/{pod.name}"
+            spells.append(AnswerSpell(name, pod.node, pod.ips, now_ns))
+        else:
+            place = self._spell_of.pop(pod)
+            spells[place] = replace(spells[place], until_ns=now_ns)
 
     def _count(self, pod: PodLife) -> None:
         """Count the pod for its controller as the API server knows it."""
@@ -301,16 +315,16 @@ class Kubelets:
             self._end_life(pod)
             pod.status = PodReport(address=True, ready=False, changed=timestamp(exit_ns))
             self._happening(HappeningKind.POD_FAILED, pod, pod.node)
-            delay_ns = self._draw(self._delays.pleg, "ended", pod)
-            delay_ns += self._draw(self._delays.readiness_to_status, "gone", pod)
-            self._send(pod, delay_ns, "gone write", told)
+            looked_ns = self._draw(self._delays.pleg, "ended", pod)
+            delay_ns = looked_ns + self._draw(self._delays.readiness_to_status, "gone", pod)
+            self._send(pod, delay_ns, "gone write", lambda: told(exit_ns + looked_ns))
 
-        def told() -> None:
+        def told(noticed_ns: int) -> None:
             if pod.in_api:
                 pod.failed, pod.told = True, pod.status
                 self._by_node[pod.node].pop(pod.key, None)
                 self.fleet(pod.workload.name).remove(pod.name)
-                self._put(pod, exit_ns)
+                self._put(pod, exit_ns, noticed_ns)
                 self._changed(pod)
 
         self._plan(pod, exit_ns, fail)
@@ -329,9 +343,9 @@ class Kubelets:
         if told:
             self._at(self._clock.now_ns, Rank.API_WRITE, pod, lambda: self._remove(pod, trigger_ns))
             return
-        delay_ns = self._draw(self._delays.pleg, "ended", pod)
-        delay_ns += self._draw(self._delays.readiness_to_status, "gone", pod)
-        self._send(pod, delay_ns, "gone write", lambda: self._remove(pod, trigger_ns))
+        noticed_ns = self._clock.now_ns + self._draw(self._delays.pleg, "ended", pod)
+        delay_ns = noticed_ns - self._clock.now_ns + self._draw(self._delays.readiness_to_status, "gone", pod)
+        self._send(pod, delay_ns, "gone write", lambda: self._remove(pod, trigger_ns, noticed_ns))
 
     def _end_life(self, pod: PodLife) -> None:
         pod.life += 1
@@ -339,7 +353,7 @@ class Kubelets:
         self._set_answers(pod, False)
         self._leave(pod)
 
-    def _remove(self, pod: PodLife, trigger_ns: int) -> None:
+    def _remove(self, pod: PodLife, trigger_ns: int, noticed_ns: int | None = None) -> None:
         if not pod.in_api:
             return
         pod.in_api = False
@@ -348,7 +362,7 @@ class Kubelets:
         self._by_node.get(pod.node, {}).pop(pod.key, None)
         self._answering.pop(pod.workload.name, None)
         self.fleet(pod.workload.name).remove(pod.name)
-        self._api.remove(pod.key, trigger_ns, self._clock.now_ns)
+        self._api.remove(pod.key, trigger_ns, self._clock.now_ns, noticed_ns=noticed_ns)
         self._changed(pod)
 
     def _leave(self, pod: PodLife) -> None:
@@ -423,7 +437,7 @@ class Kubelets:
         pod.status = report = PodReport(address=True, ready=False, changed=timestamp(now_ns))
         self._happening(HappeningKind.POD_NOT_READY, pod, pod.node)
         at_ns = now_ns + self._draw(self._delays.api_write, "declared", pod)
-        self._at(at_ns, Rank.API_WRITE, pod, lambda: self._arrive(pod, report, since_ns))
+        self._at(at_ns, Rank.API_WRITE, pod, lambda: self._arrive(pod, report, since_ns, now_ns))
 
     def power_on(self, pod: PodLife) -> None:
         """Start the pod again with its node. It is not ready until it answers."""
@@ -441,9 +455,9 @@ class Kubelets:
 
     def _report(self, pod: PodLife, trigger_ns: int) -> None:
         """Send the pod's status as the kubelet sees it now. It reaches the API server later, after earlier reports."""
-        report = pod.status
+        report, noticed_ns = pod.status, self._clock.now_ns
         delay_ns = self._draw(self._delays.readiness_to_status, "status", pod)
-        self._send(pod, delay_ns, "write", lambda: self._arrive(pod, report, trigger_ns))
+        self._send(pod, delay_ns, "write", lambda: self._arrive(pod, report, trigger_ns, noticed_ns))
 
     def _send(self, pod: PodLife, delay_ns: int, stage: str, arrive: Callable[[], None]) -> None:
         """Let the pod's kubelet send a write after ``delay_ns``, unless its node has lost power by then."""
@@ -456,14 +470,14 @@ class Kubelets:
 
         self._at(pod.written_ns, Rank.API_WRITE, pod, reach)
 
-    def _arrive(self, pod: PodLife, report: PodReport, trigger_ns: int) -> None:
+    def _arrive(self, pod: PodLife, report: PodReport, trigger_ns: int, noticed_ns: int) -> None:
         if not pod.in_api:
             return  # the object is gone
         if report.ready != pod.told.ready:
             self._begin_wait(pod, report.ready)
         pod.told = report
         self._count(pod)
-        self._put(pod, trigger_ns)
+        self._put(pod, trigger_ns, noticed_ns)
         self._changed(pod)
 
     def _begin_wait(self, pod: PodLife, ready: bool) -> None:
@@ -479,7 +493,7 @@ class Kubelets:
         if planned_ns is not None and wait_ns:
             self._at(planned_ns, Rank.CONTROLLER, pod, look)
 
-    def _put(self, pod: PodLife, trigger_ns: int) -> None:
+    def _put(self, pod: PodLife, trigger_ns: int, noticed_ns: int | None = None) -> None:
         """Write the object with what the API server has been told, never with what the kubelet has not sent yet."""
         obj = pod_object(
             pod.workload,
@@ -491,7 +505,7 @@ class Kubelets:
             deleted=pod.deleted,
             failed=pod.failed,
         )
-        self._api.put(obj, trigger_ns, self._clock.now_ns)
+        self._api.put(obj, trigger_ns, self._clock.now_ns, noticed_ns=noticed_ns)
 
     def _plan(self, pod: PodLife, at_ns: int, action: Callable[[PodLife], None]) -> None:
         """Schedule an action of this life of the pod. It does not happen if the life ends before."""

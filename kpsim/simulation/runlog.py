@@ -6,6 +6,7 @@ Times are nanoseconds since the start of the run. Names are those of Kubernetes 
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kpsim.kubeproxy.stale_flows import CleanUp
 from kpsim.pins import PinKind
@@ -181,9 +182,22 @@ class Sync:
     rules_written: int = 0
 
 
+class Cause(NamedTuple):
+    """The first write of a change's way to the rules, which a controller answers with the write that nodes see (CP-1.1).
+
+    A change that somebody wrote himself is its own cause. The oldest cause is the least.
+    """
+
+    trigger_ns: int  #: when it happened in the world (pod became ready, application ended, user patched)
+    noticed_ns: int  #: when its writer knew of it; a kubelet's probes and looks take time (CP-2)
+    stored_ns: int  #: when the API server stored the first write
+    seen_ns: int  #: when the controller saw it
+    change: str = ""  #: ``Pod shop/web-1 @ 41``; empty: no other write than the change itself
+
+
 @dataclass(frozen=True, slots=True)
 class Programming:
-    """How one change reached one node's rules, stage by stage. ``None``: the change has no such stage."""
+    """How one change reached one node's rules, stage by stage."""
 
     change: str  #: ``EndpointSlice shop/web-1 @ 42``: the object and a change number
     service: str  #: ``namespace/name``
@@ -195,6 +209,7 @@ class Programming:
     sync_start_ns: int
     programmed_ns: int  #: when the node's rules were in force
     reported_ns: int | None  #: kube-proxy's own network-programming latency sample (a duration), O-8.6
+    cause: Cause | None = None  #: None: not recorded; all until ``written_ns`` then counts as one stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +341,38 @@ class EndpointSpell:
     from_ns: int
     until_ns: int | None = None  #: None: to the end of the run
     pod: str = ""  #: ``namespace/name``; empty: the slice names none
+    listed: "Listing | None" = None  #: the write that began it
+    unlisted: "Listing | None" = None  #: the write that ended it
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A write of a slice that begins or ends the stretch in which an endpoint is listed."""
+
+    change: int  #: number of the write
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSpell:
+    """A stretch of time in which a pod's application answers, whoever knows of it."""
+
+    pod: str  #: ``namespace/name``
+    node: str
+    ips: tuple[str, ...]
+    from_ns: int
+    until_ns: int | None = None  #: None: to the end of the run
+
+
+@dataclass(frozen=True, slots=True)
+class PodWrite:
+    """A write of a pod's state: by its kubelet, or by who deletes it or declares it lost."""
+
+    change: str
+    pod: str  #: ``namespace/name``
+    node: str  #: empty: not scheduled
+    what: str  #: ``ready``, ``not ready``, ``terminating``, ``ended``, ``gone``
+    cause: Cause  #: ``seen_ns`` is when it was stored: who saw it is not known here
 
 
 @dataclass(frozen=True)
@@ -354,3 +401,5 @@ class RunLog:
     unprogrammed: list[Unprogrammed] = field(default_factory=list)  #: by node, family and change
     unsent: list[Unsent] = field(default_factory=list)  #: in the order of their first turns
     balancers: list[Balancer] = field(default_factory=list)  #: by Service
+    answering: list[AnswerSpell] = field(default_factory=list)  #: in the order of their beginnings
+    pod_writes: list[PodWrite] = field(default_factory=list)  #: those that say something new
