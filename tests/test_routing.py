@@ -308,3 +308,22 @@ def test_what_goes_to_an_address_of_kube_ipvs0_is_masqueraded_as_that_address():
     own = ip("fd00:172:30::2")
     with_own = routing().with_local({V6: Map({own: "kube-ipvs0"})})
     assert [each.masquerade_address(V6, "lo", own, own) for each in (routing(), with_own)] == [ip("fd00:180::1"), own]
+
+
+@pytest.mark.parametrize(
+    ("bound", "towards", "source"),
+    [
+        (("fd00:172:30::3", "fd00:172:30::4"), "fd00:180::67", "fd00:172:30::4"),  # as good as each other: the last one
+        (("fd00:172:30::4", "fd00:180:0:7::1"), "fd00:180::67", "fd00:180:0:7::1"),  # the longest common prefix
+        (("fd00:172:30::4",), "2001:db8:9::9", "2001:db8::2"),  # an address of the destination's kind comes first
+    ],
+)
+def test_addresses_of_kube_ipvs0_are_sources_of_a_device_without_any(
+    bound: tuple[str, ...], towards: str, source: str
+) -> None:
+    """Measured with ``ip -6 route get`` (Linux 6.18), with a bridge that is down in place of kube-ipvs0."""
+    machine = Routing(
+        [interface("eth0", "2001:db8::2/64"), interface("cni0", "fe80::1/64", kind=InterfaceKind.BRIDGE)],
+        [Route(net("fd00:180::/64"), "cni0"), Route(net("2001:db8:9::/48"), "cni0")],
+    ).with_local({V6: Map(dict.fromkeys(map(ip, bound), "kube-ipvs0"))})
+    assert machine.source_for(V6, ip(towards)) == ip(source)

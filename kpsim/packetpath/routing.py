@@ -455,27 +455,33 @@ class Routing:
         Addresses of the outgoing interface come first, then addresses of the destination's kind (global or unique
         local), then the longest common prefix. So a unique-local endpoint gets a bridge's unique-local address when the
         outgoing interface has only a link-local one.
+
+        Addresses of kube-ipvs0 count too, although the device is down. Of those that fit equally well Linux takes the
+        one that was added last (measured). kube-proxy's order within a sync is arbitrary: here the highest is the last.
         """
         loopback = destination in LOOPBACK6 and self.is_local(Family.IPV6, destination)
-        if loopback or destination in self.only_local(Family.IPV6):
+        only_local = self.only_local(Family.IPV6)
+        if loopback or destination in only_local:
             return destination  # what goes to ::1 comes from ::1 (K-2.2), and so with addresses of kube-ipvs0
         candidates = [
-            (a, other.name)
+            (a.value, other.name)
             for other in self.interfaces.values()
             for a in other.of(Family.IPV6)
             if a.value not in LOOPBACK6 and (a.value in _LINK_LOCAL6) == (destination in _LINK_LOCAL6)
         ]
+        if destination not in _LINK_LOCAL6 and all(name != interface for _, name in candidates):
+            candidates += sorted(only_local.items(), reverse=True)
         best = max(
             candidates,
-            key=lambda c: (
-                c[0].value == destination,
-                c[1] == interface,
-                (c[0].value in _UNIQUE_LOCAL6) == (destination in _UNIQUE_LOCAL6),
-                _common_prefix(c[0].value, destination),
+            key=lambda candidate: (
+                candidate[0] == destination,
+                candidate[1] == interface,
+                (candidate[0] in _UNIQUE_LOCAL6) == (destination in _UNIQUE_LOCAL6),
+                _common_prefix(candidate[0], destination),
             ),
             default=None,
         )
-        return None if best is None else best[0].value
+        return None if best is None else best[0]
 
 
 def _common_prefix(first: int, second: int) -> int:

@@ -23,8 +23,10 @@ from kpsim.lab.wires import Heard, Shot, Sighting, Where
 from kpsim.netfilter import Disposition, Netns, Walk
 from kpsim.nodes import Machine
 from kpsim.packet import Packet
+from kpsim.packetpath.registration import HookEntry
+from kpsim.packetpath.traversal import End, Traversal
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Dnat, Mapped, Ruleset, SetReference
+from kpsim.ruleset import Dnat, Hook, Mapped, Ruleset, SetReference
 from kpsim.units import SECOND_NS
 from kpsim.verify.clock import Clock
 from kpsim.verify.following import every_walk, likely_walk
@@ -42,6 +44,7 @@ from kpsim.verify.remembered import written_by
 
 #: a timer is read some time after it was set
 TIMER_TOLERANCE_S = 3
+_RAW = -300  #: the priority of the table that holds the guard
 
 
 class Difference(NamedTuple):
@@ -99,12 +102,18 @@ class Twin:
             self.linux.close()
             raise
         self._routing = machine.routing.with_routes(self.canaries.local_route)
-        self.model = Netns("node", self._routing, machine.sysctls)
+        self.model = self._fresh()
         self._held = ""  # the rules as Linux saved them after loading
         self._begun_ns = self.clock.now_ns()  # when the latest batch was sent
         self.latest_ns = (0, 0)  #: when the latest batch was sent, and when the model followed it
         self.slack_s = 0.0  #: how far the two clocks of a timer may be apart, as this machine was busy
         self._refused: Counter[int] = Counter()  # numbers of packets that routing refused, by source
+
+    def _fresh(self) -> Netns:
+        model = Netns("node", self._routing, self.machine.sysctls)
+        if self.silent:
+            model.register(self.family, HookEntry(Hook.OUTPUT, _RAW, "guard", _resets_of_nobody))
+        return model
 
     def close(self) -> None:
         self.linux.close()
@@ -143,7 +152,7 @@ class Twin:
         """Makes both forget connections and affinities. Rules stay, and the model's buckets with them."""
         self.linux.forget()
         told, buckets = self.model.programmed.get(self.family), self.model.memory.buckets
-        self.model = Netns("node", self._routing, self.machine.sysctls)
+        self.model = self._fresh()
         self.model.memory.buckets = buckets  # the rules that they belong to stay loaded
         if told is not None:
             self.model.load(told)
@@ -222,8 +231,6 @@ class Twin:
             self._refused[shot.packet.saddr] += 1
             if self._refused[shot.packet.saddr] > ROUTING_ERRORS and not seen:
                 expected = []
-        if self.silent and way.with_ == "tcp-reset" and way.entry is None and not seen:
-            expected = []  # the guard takes a rule's reset that has no connection for the node's own
         error = error_of(way) if not shot.packet.in_interface else ""
         self.model.commit(way.effects, now_ns)
         if self._is_answered(way) and is_answered_oddly(way):
@@ -302,6 +309,18 @@ def _entry_told(seen: LinuxEntry) -> str:
     flags = {"SEEN_REPLY": seen.seen_reply, "ASSURED": seen.assured, "SRC_NAT": seen.src_nat, "DST_NAT": seen.dst_nat}
     words = "".join(f" [{name}]" for name, is_set in flags.items() if is_set)
     return f"{seen.state or '-'} {seen.original} ⇄ {seen.reply}{words}" + (f" mark {seen.mark:#x}" if seen.mark else "")
+
+
+def _resets_of_nobody(traversal: Traversal) -> End | None:
+    """Does what a silent node's guard does in Linux (:func:`~kpsim.lab.canaries.guarded`).
+
+    It drops a reset that no process sends and that has no connection. So a rule's reset for a packet that is INVALID
+    never gets to connection tracking.
+    """
+    packet = traversal.packet
+    if packet.protocol == "tcp" and "RST" in packet.tcp_flags and traversal.socket is None and traversal.entry is None:
+        return End(Disposition.DROPPED)
+    return None
 
 
 def _turns(heard: Heard, real: LinuxEntry | None) -> tuple[tuple[int, int] | None, int]:
