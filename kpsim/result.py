@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kpsim.drafting import Draft
+    from kpsim.reports.canvas import Plot
     from kpsim.reports.expected import ExpectedResult
-    from kpsim.reports.plots import Plot
     from kpsim.reports.simulated import Simulated
     from kpsim.retracing.connections import ConnectionTrace
     from kpsim.retracing.moments import ClusterAt

@@ -71,8 +71,15 @@ TRAFFIC = (
 )  # fmt: skip
 
 
-def random_scenario(choose: Choose[Any], mode: str) -> Scenario:
-    """A scenario of two or three nodes, with a few hundred connections at most."""
+#: delays of every stage between a pod and the rules
+DELAYS = (
+    "delays: {preset: typical, pleg: {uniform: {low: 0s, high: 1s}}, controllerBatch: 300ms, sliceWrite: {uniform: {low: 5ms, high: 400ms}}, "
+    "watchDelivery: {exponential: {mean: 200ms}}, sync: {base: {uniform: {low: 20ms, high: 900ms}}}}"
+)
+
+
+def random_scenario(choose: Choose[Any], mode: str, *, delays: bool = False) -> Scenario:
+    """A scenario of two or three nodes, with a few hundred connections at most. With ``delays`` no stage is quick."""
     family = choose(("IPv4", "IPv4", "IPv4", "IPv6", "both"))
     families = ("IPv4", "IPv6") if family == "both" else (family,)
     seconds, rate = choose(((5, 9), (5, 9), (5, 9), (66, 1)))
@@ -96,6 +103,7 @@ def random_scenario(choose: Choose[Any], mode: str) -> Scenario:
         "  - {name: other, replicas: 2, ports: [{containerPort: 8080}]}",
         "  - {name: client, replicas: 2}", "  - {name: host, replicas: 1, hostNetwork: true}",
         "loadBalancer: {interval: 1s}",
+        *([DELAYS] if delays else []),
         "objects:",
         "  - {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, selector: {app: web}, "
         f"clusterIP: '{ips.split(', ')[0]}', clusterIPs: [{ips}], {dual}{ranges}ipFamilies: [{', '.join(families)}], externalTrafficPolicy: {policy}, sessionAffinity: {affinity}, "

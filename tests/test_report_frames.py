@@ -9,6 +9,7 @@ from runlogs import API, WEB, empty, ms, story
 from kpsim.reports import frames
 from kpsim.reports.frames import TABLES, Table
 from kpsim.reports.local_policy import local_bins
+from kpsim.reports.sync_lag import Stage
 
 
 @pytest.mark.parametrize("log", [empty(), story()], ids=["empty", "story"])
@@ -82,7 +83,8 @@ def test_sync_lag_quantiles() -> None:
     assert frame.loc[("node-1", "lag"), ["count", "p50_ns", "max_seconds"]].tolist() == [2, ms(200), 1.0]
     assert frame.loc[("node-1", "reported"), ["count", "p99_ns"]].tolist() == [1, ms(190)]
     assert frame.loc[("node-2", "sync"), "p50_ns"] == ms(80)
-    assert len(frame) == 3 * 6
+    assert frame.loc[("", "write"), "p50_ns"] == ms(100)
+    assert len(frame) == 3 * (len(Stage) + 3)
 
 
 def test_the_rest() -> None:

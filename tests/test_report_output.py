@@ -88,7 +88,9 @@ def test_the_page_needs_nothing_else(written: tuple[Path, Path]) -> None:
     assert page.count("<script") == page.count("</script>") == 2  # the page's own, and its data
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) > 0
-    of_plots = {"endpoint_shares", "open_connections", "affinity_breaks", "sync_lag"}
+    of_plots = {
+        "endpoint_shares", "open_connections", "affinity_breaks", "sync_lag", "sync_lag_stages", "sync_lag_nodes",
+    }  # fmt: skip
     assert page.count("<figure>") == len(of_plots)
     assert "<text " in page and "share of the connections that were set up" in page  # text is text
     assert "prefers-color-scheme:dark" in page

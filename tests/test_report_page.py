@@ -271,9 +271,9 @@ def test_losses_stand_first_and_sync_lag_is_short_where_nothing_is_wrong(result:
     lines = summary_text(quick).splitlines()
     assert " were delivered (" in lines[2] and why_line(result.log) in " ".join(lines)
     assert is_slow(result.log) and not is_slow(quick)
-    assert sum("reached the rules" in line for line in lines) == 1 and "trigger → API server" not in "\n".join(lines)
+    assert sum("reached the rules" in line for line in lines) == 1 and "node → sync starts" not in "\n".join(lines)
     assert is_slow(story()), "a sync failed there"
-    assert "trigger → API server" in summary_text(story())
+    assert "node → sync starts" in summary_text(story())
 
 
 def test_losses_are_coloured_on_a_terminal_only(result: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:

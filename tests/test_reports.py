@@ -21,13 +21,17 @@ from kpsim.reports.overview import count_groups, nodes_of, tally, tally_by, tall
 from kpsim.reports.sync_lag import (
     Stage,
     ecdf,
+    lag_ns,
     lag_quantiles,
+    mean_stages_ns,
     quantiles,
     reported_ns,
+    skew_ns,
+    stage_ns,
     stage_quantiles,
     typical_changes,
 )
-from kpsim.simulation.runlog import Connection, Fate, Frontend, NodeHealth, Reason, RunLog
+from kpsim.simulation.runlog import Cause, Connection, Fate, Frontend, NodeHealth, Reason, RunLog
 
 
 def log_of(connections: list[Connection], node_health: list[NodeHealth] | None = None) -> RunLog:
@@ -251,7 +255,17 @@ def test_lag_and_its_legs() -> None:
     lag = lag_quantiles(story())  # 200, 400 and 1000 ms
     assert (lag.count, lag.p50_ns, lag.p90_ns, lag.p99_ns, lag.max_ns) == (3, ms(400), ms(1000), ms(1000), ms(1000))
     legs = stage_quantiles(story())
-    assert [legs[stage].p50_ns for stage in Stage] == [ms(100), ms(20), ms(200), ms(80)]
+    assert [legs[stage].p50_ns for stage in Stage] == [0, ms(100), 0, 0, ms(20), ms(200), ms(80)]
+    assert list(mean_stages_ns(story()).values()) == [0, ms(100), 0, 0, ms(50) / 3, ms(280), ms(410) / 3]
+    assert mean_stages_ns(empty()) == {}
+
+
+def test_a_change_that_a_controller_passed_on_has_seven_legs() -> None:
+    cause = Cause(ms(1000), ms(1300), ms(1310), ms(1315), "Pod shop/web-1 @ 41")
+    change = replace(programming(1000, (400, 20, 200, 80), reported_ms=900), cause=cause)
+    assert [stage_ns(change, stage) for stage in Stage] == [ms(n) for n in (300, 10, 5, 85, 20, 200, 80)]
+    assert (lag_ns(change), skew_ns(change)) == (ms(700), ms(200))
+    assert skew_ns(programming(1000, (1, 1, 1, 1))) is None
     assert reported_ns(story()) == [ms(190), ms(390)]
     assert [(name, change.programmed_ns - change.trigger_ns) for name, change in typical_changes(story())] == [
         ("p50", ms(400)),

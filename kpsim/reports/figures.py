@@ -20,7 +20,16 @@ from kpsim.reports.balancing import black_holes, connect_times
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.shares import address_of, pod_figure, shares_of
-from kpsim.reports.sync_lag import Quantiles, lag_by_node, lag_quantiles, quantiles, reported_ns, stage_quantiles
+from kpsim.reports.sync_lag import (
+    Quantiles,
+    lag_by_node,
+    lag_quantiles,
+    quantiles,
+    reported_ns,
+    skew_ns,
+    stage_quantiles,
+    write_ns,
+)
 from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
@@ -125,10 +134,14 @@ SCHEME: tuple[FigureKind, ...] = (
         "sync_lag.unprogrammed", "those that had not reached the rules when the run ended, on nodes that were on"
     ),
     FigureKind("sync_lag.<quantile>_seconds", "trigger until rules in force: p50, p90, p99, max"),
-    FigureKind("sync_lag.stages.<stage>.<quantile>_seconds", "one leg of it: write, deliver, wait, sync"),
+    FigureKind(
+        "sync_lag.stages.<stage>.<quantile>_seconds",
+        "one leg of it: notice, status, see, slice (together: write), deliver, wait, sync",
+    ),
     FigureKind("sync_lag.nodes.<node>.<quantile>_seconds", "the lag of one node"),
     FigureKind("sync_lag.reported_count", "samples of kube-proxy's own network-programming latency"),
     FigureKind("sync_lag.reported_<quantile>_seconds", "their quantiles"),
+    FigureKind("sync_lag.reported_skew_<quantile>_seconds", "by how much they exceed the true lag"),
     FigureKind("syncs.count", "runs of the sync loops"),
     FigureKind("syncs.full", "full ones"),
     FigureKind("syncs.partial", "partial ones"),
@@ -275,6 +288,7 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
     yield "sync_lag.count", len(log.programming) + len(log.unprogrammed)
     yield "sync_lag.unprogrammed", len(log.unprogrammed)
     yield from _quantile_figures("sync_lag.", lag_quantiles(log))
+    yield from _quantile_figures("sync_lag.stages.write.", quantiles(map(write_ns, log.programming)))
     for stage, part in stage_quantiles(log).items():
         yield from _quantile_figures(f"sync_lag.stages.{stage.value}.", part)
     by_node = lag_by_node(log)
@@ -283,6 +297,8 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
     reported = reported_ns(log)
     yield "sync_lag.reported_count", len(reported)
     yield from _quantile_figures("sync_lag.reported_", quantiles(reported))
+    skews = [skew for skew in map(skew_ns, log.programming) if skew is not None]
+    yield from _quantile_figures("sync_lag.reported_skew_", quantiles(skews))
     yield "syncs.count", len(log.syncs)
     yield "syncs.full", sum(s.full for s in log.syncs)
     yield "syncs.partial", sum(not s.full for s in log.syncs)

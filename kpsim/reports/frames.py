@@ -21,7 +21,7 @@ from kpsim.reports.local_policy import (
 )
 from kpsim.reports.overview import Group, count_groups
 from kpsim.reports.pinned import PinnedFlows, pinned_flows
-from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, stage_ns
+from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, skew_ns, stage_ns, write_ns
 from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Pin, Programming, RunLog, Sync, Unprogrammed
 from kpsim.units import SECOND_NS
 
@@ -65,6 +65,10 @@ def _times(
 
 def _pinned(read: Callable[[Pin], Any], missing: Any) -> Callable[[Connection], Any]:
     return lambda c: missing if c.pin is None else read(c.pin)
+
+
+def _first_write(change: Programming) -> str:
+    return "" if change.cause is None else change.cause.change
 
 
 def _bounds(row: LagQuantiles) -> str:
@@ -291,7 +295,11 @@ SYNC_LAG: Table[Programming] = Table(
         Column("node", "str", "", "whose rules", lambda p: p.node),
         Column("family", "str", "", "IP family of the rules", lambda p: p.family),
         *_times("trigger", "when the cause happened", lambda p: p.trigger_ns),
-        *_times("write", "duration: trigger until the API server had it", lambda p: stage_ns(p, Stage.WRITE)),
+        *_times("write", "duration: trigger until the API server had it", write_ns),
+        *_times("notice", "of that: until its first writer knew of it", lambda p: stage_ns(p, Stage.NOTICE)),
+        *_times("status", "of that: until the API server had the first write", lambda p: stage_ns(p, Stage.STATUS)),
+        *_times("see", "of that: until the controller saw it", lambda p: stage_ns(p, Stage.SEE)),
+        *_times("slice", "of that: until the controller's answer was written", lambda p: stage_ns(p, Stage.SLICE)),
         *_times("deliver", "duration: until the node's informer handler had it", lambda p: stage_ns(p, Stage.DELIVER)),
         *_times("wait", "duration: until the sync started", lambda p: stage_ns(p, Stage.WAIT)),
         *_times("sync", "duration: until the rules were in force", lambda p: stage_ns(p, Stage.SYNC)),
@@ -299,6 +307,8 @@ SYNC_LAG: Table[Programming] = Table(
         *_times(
             "reported", "duration as kube-proxy reports it; missing: it does not", lambda p: p.reported_ns, "Int64"
         ),
+        *_times("skew", "by how much that exceeds the lag; missing: not reported", skew_ns, "Int64"),
+        Column("cause", "str", "", "the first write; empty: the change itself", _first_write),
     ),
 )
 
@@ -322,7 +332,13 @@ SYNC_LAG_QUANTILES: Table[LagQuantiles] = Table(
     all_quantiles,
     (
         Column("node", "str", "", "empty: all nodes together", lambda q: q.node),
-        Column("stage", "str", "", "lag, reported, or a stage: write, deliver, wait, sync", lambda q: q.stage),
+        Column(
+            "stage",
+            "str",
+            "",
+            "lag, reported, a stage, or write: notice, status, see and slice together",
+            lambda q: q.stage,
+        ),
         Column("count", "int64", "changes", "samples", lambda q: q.quantiles.count),
         *_times("p50", "median", lambda q: q.quantiles.p50_ns, "Int64"),
         *_times("p90", "90 % of the samples do not exceed it", lambda q: q.quantiles.p90_ns, "Int64"),

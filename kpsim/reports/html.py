@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape as escape_html
 
 from kpsim.errors import printable
-from kpsim.reports.plots import INK, Plot
+from kpsim.reports.canvas import INK, Plot
 from kpsim.reports.sentences import TextTable, plural
 
 MOST_ROWS = 200

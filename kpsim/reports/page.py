@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpsim.errors import printable
+from kpsim.reports.canvas import Plot
 from kpsim.reports.drains import drain_lines
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
@@ -21,7 +22,7 @@ from kpsim.reports.intended import intended_sentence
 from kpsim.reports.local_policy import local_drop_windows
 from kpsim.reports.losses import concentrations
 from kpsim.reports.pinned import kept_flows, pinned_flows
-from kpsim.reports.plots import Plot, plots
+from kpsim.reports.plots import plots
 from kpsim.reports.remedies import remedies, try_line
 from kpsim.reports.sentences import (
     TextTable,
@@ -261,7 +262,11 @@ def _sync_lag(log: RunLog, pictures: dict[str, Plot]) -> Iterator[Section]:
         return
     content = ""
     if log.programming or log.unprogrammed:
-        content = html_table(sync_lag_table(log)) + _figures(pictures, "sync_lag") + html_table(node_lag_table(log), 20)
+        content = (
+            html_table(sync_lag_table(log))
+            + _figures(pictures, "sync_lag", "sync_lag_stages", "sync_lag_nodes")
+            + html_table(node_lag_table(log), 20)
+        )
     yield Section("Sync lag", (syncs_sentence(log),), _safe(content), is_slow(log), sync_lag_sentence(log))
 
 

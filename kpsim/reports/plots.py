@@ -1,22 +1,32 @@
-"""Pictures of a run: matplotlib figures made without pyplot, so that no global state changes and no display is needed.
+"""Pictures of a run, as matplotlib figures. They read the accounting that the figures come from, not the frames."""
 
-Colours are those of Okabe and Ito, which colour-blind people can distinguish. All lines and letters are drawn in `INK`,
-so that an SVG can take the page's own text colour instead. Pictures read the accounting that the figures come from, not
-the frames.
-"""
-
-import logging
-import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kpsim.reports.affinity import affinity_breaks
+from kpsim.reports.canvas import (
+    GREEN,
+    GREY,
+    INK,
+    MOST_LANES,
+    ORANGE,
+    PURPLE,
+    SERIES,
+    SKY,
+    VERMILION,
+    YELLOW,
+    Plot,
+    grouped,
+    load_matplotlib,
+    most,
+    stacked_axes,
+    style,
+    time_axis,
+    time_edges,
+    whole_numbers,
+)
+from kpsim.reports.lag_plots import plot_lag_nodes, plot_lag_stages, plot_sync_lag
 from kpsim.reports.local_policy import (
     HealthTimeline,
     bin_width_ns,
@@ -28,20 +38,13 @@ from kpsim.reports.local_policy import (
 )
 from kpsim.reports.nodestates import NodeState, node_spells
 from kpsim.reports.sentences import duration, plural
-from kpsim.reports.sync_lag import STAGE_MEANING, Stage, ecdf, lag_ns, reported_ns, stage_ns, typical_changes
 from kpsim.simulation.runlog import Fate, RunLog
-from kpsim.units import MILLISECOND_NS, SECOND_NS
+from kpsim.units import SECOND_NS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
 
-INK = "#24292f"
-BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, YELLOW = (
-    "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442",
-)  # fmt: skip
-GREY = "#9AA0A6"
 DISPOSITION_COLOR = {
     Fate.DELIVERED: SKY,
     Fate.REJECTED: ORANGE,
@@ -49,7 +52,6 @@ DISPOSITION_COLOR = {
     Fate.FAILED: PURPLE,
     Fate.MISDELIVERED: YELLOW,
 }
-STAGE_COLOR = {Stage.WRITE: SKY, Stage.DELIVER: ORANGE, Stage.WAIT: BLUE, Stage.SYNC: GREEN}
 #: colour and height of its bar, which must not hide what lies behind it
 NODE_STATE = {
     NodeState.CORDONED: (YELLOW, 0.75),
@@ -58,70 +60,14 @@ NODE_STATE = {
     NodeState.SHUTTING_DOWN: (SKY, 0.55),
     NodeState.OFF: (INK, 0.35),
 }
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
-
 MOST_SERVICES = 6  # panels; all further services share the last one
-MOST_LANES = 16
 MOST_KINDS = 8
 MOST_ENDPOINTS = 12
-WIDTH_INCHES = 9.0
-
-_STYLE: Any = {  # keys of matplotlib.rcParams
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "text.parse_math": False,  # a name with two dollar signs is no formula
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.hashsalt": "kpsim",
-    "svg.fonttype": "none",  # text that can be read, found and selected
-    "path.simplify": True,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A picture, the name of its file, and the sentence that says what it shows."""
-
-    name: str
-    caption: str
-    figure: "Figure"
-
-    def png(self) -> bytes:
-        """Return a PNG on white with 150 dots an inch, without the name of the program that wrote it."""
-        return self._saved(format="png", dpi=150, facecolor="white", metadata={"Software": None})
-
-    def _repr_png_(self) -> bytes:
-        return self._saved(format="png", dpi=100, facecolor="white", metadata={"Software": None})
-
-    def svg(self) -> str:
-        """Return an SVG without background, date and creator."""
-        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        drawn = self._saved(format="svg", transparent=True, metadata=metadata).decode()
-        # text is text, so machines without this font take one that is about as wide
-        return drawn.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
-
-    def _saved(self, **how: Any) -> bytes:
-        out = BytesIO()
-        with style():
-            self.figure.savefig(out, **how)
-        return out.getvalue()
 
 
 def plots(log: RunLog) -> list[Plot]:
     """Return every picture that the log has something for, in the order of the report."""
-    _matplotlib()
+    load_matplotlib()
     drawn = ((name, caption, draw(log)) for name, caption, draw in _PLOTS)
     return [Plot(name, caption, figure) for name, caption, figure in drawn if figure is not None]
 
@@ -133,13 +79,13 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
     """
     if not log.connections:
         return None
-    panels = _grouped(Counter(c.service for c in log.connections), MOST_SERVICES, "other services")
+    panels = grouped(Counter(c.service for c in log.connections), MOST_SERVICES, "other services")
     names = list(dict.fromkeys(panels.values()))
-    kinds = _grouped(Counter(h.kind for h in log.happenings), MOST_KINDS, "other")
+    kinds = grouped(Counter(h.kind for h in log.happenings), MOST_KINDS, "other")
     lanes = list(dict.fromkeys(kinds.values()))
     heights = [1.5] * len(names) + ([0.25 + 0.22 * len(lanes)] if lanes else [])
     width_ns = bin_width_ns(log.duration_ns)
-    edges = _edges(log, width_ns)
+    edges = time_edges(log, width_ns)
     shown = [
         ended
         for ended in Fate
@@ -149,7 +95,7 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
     for c in log.connections:
         counts[panels[c.service], c.disposition][min(c.at_ns // width_ns, len(edges) - 2)] += 1
     with style():
-        figure, axes = _stacked_axes(heights)
+        figure, axes = stacked_axes(heights)
         for name, ax in zip(names, axes, strict=False):
             below = [0] * (len(edges) - 1)
             for ended in shown:
@@ -163,7 +109,7 @@ def plot_dispositions(log: RunLog) -> "Figure | None":
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
         if lanes:
             _draw_happenings(axes[-1], log, kinds, lanes)
-        _time_axis(axes[-1], log)
+        time_axis(axes[-1], log)
     return figure
 
 
@@ -178,10 +124,10 @@ def plot_local_drops(log: RunLog) -> "Figure | None":
         dropped[b.service, b.node] += b.dropped
     lanes = sorted(sorted(dropped, key=lambda key: (-dropped[key], key))[:MOST_LANES])
     peak = max(b.received for b in bins) or 1
-    edges = _edges(log, width_ns)
+    edges = time_edges(log, width_ns)
     timelines = health_timelines(log)
     with style():
-        figure, (ax,) = _stacked_axes([0.5 + 0.62 * len(lanes)])
+        figure, (ax,) = stacked_axes([0.5 + 0.62 * len(lanes)])
         for row, (service, node) in enumerate(lanes):
             base = len(lanes) - 1 - row
             here = [b for b in bins if (b.service, b.node) == (service, node)]
@@ -208,40 +154,7 @@ def plot_local_drops(log: RunLog) -> "Figure | None":
         )
         ax.set(title=title, ylim=(-0.05, len(lanes)))
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=4)
-        _time_axis(ax, log)
-    return figure
-
-
-def plot_sync_lag(log: RunLog) -> "Figure | None":
-    """Left: distribution of the true lag and of kube-proxy's own samples. Right: the legs of typical changes."""
-    if not log.programming:
-        return None
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
-    with style():
-        figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        true_ns, own_ns = [lag_ns(p) for p in log.programming], reported_ns(log)
-        for durations_ns, color, line, label in (
-            (true_ns, BLUE, "-", f"true ({len(true_ns):,})"),
-            (own_ns, ORANGE, "--", f"reported by kube-proxy ({len(own_ns):,})"),
-        ):
-            unended = len(log.unprogrammed) if durations_ns is true_ns else 0
-            if steps := ecdf(durations_ns, unended=unended):
-                xs = [steps[0][0] / SECOND_NS, *(ns / SECOND_NS for ns, _ in steps)]
-                left.step(xs, [0.0, *(share for _, share in steps)], line, where="post", color=color, label=label)
-        everything = [*true_ns, *own_ns]
-        if min(everything) > 0 and max(everything) > 20 * min(everything):
-            left.set_xscale("log")
-            left.xaxis.set_major_formatter(lambda seconds, _position: f"{seconds:g}")
-            left.xaxis.set_minor_formatter(NullFormatter())
-        else:
-            left.set_xlim(left=min(0, min(everything) / SECOND_NS))
-        left.set(title="Share of changes whose rules are in force", xlabel="seconds after the trigger", ylim=(0, 1.02))
-        left.grid()
-        _legend_below(left, 2)
-        _draw_typical_changes(right, log)
+        time_axis(ax, log)
     return figure
 
 
@@ -250,13 +163,13 @@ def plot_affinity_breaks(log: RunLog) -> "Figure | None":
     breaks = affinity_breaks(log)
     if not breaks:
         return None
-    services = _grouped(Counter(b.service for b in breaks), MOST_SERVICES, "other services")
+    services = grouped(Counter(b.service for b in breaks), MOST_SERVICES, "other services")
     counts = Counter((b.cause, services[b.service]) for b in breaks)
     totals = Counter(b.cause for b in breaks)
     causes = sorted(totals, key=lambda cause: (totals[cause], cause))
     names = list(dict.fromkeys(services.values()))
     with style():
-        figure, (ax,) = _stacked_axes([0.3 + 0.36 * len(causes)])
+        figure, (ax,) = stacked_axes([0.3 + 0.36 * len(causes)])
         left = [0] * len(causes)
         for i, name in enumerate(names):
             widths = [counts[cause, name] for cause in causes]
@@ -276,16 +189,16 @@ def plot_endpoint_shares(log: RunLog) -> "Figure | None":
     delivered = [c for c in log.connections if c.established and c.endpoint]
     if not delivered:
         return None
-    services = sorted(_most(Counter(c.service for c in delivered), MOST_SERVICES))
+    services = sorted(most(Counter(c.service for c in delivered), MOST_SERVICES))
     counts = {service: Counter(c.endpoint for c in delivered if c.service == service) for service in services}
-    shown = {service: sorted(_most(counts[service], MOST_ENDPOINTS)) for service in services}
+    shown = {service: sorted(most(counts[service], MOST_ENDPOINTS)) for service in services}
     node_of = {c.endpoint: c.endpoint_node for c in delivered}
     nodes = sorted({node_of[e] for service in services for e in shown[service]})
     color = {node: SERIES[i % len(SERIES)] for i, node in enumerate(nodes)}
     from matplotlib.patches import Patch
 
     with style():
-        figure, axes = _stacked_axes([0.55 + 0.24 * len(shown[service]) for service in services], hide_inner_x=False)
+        figure, axes = stacked_axes([0.55 + 0.24 * len(shown[service]) for service in services], hide_inner_x=False)
         for service, ax in zip(services, axes, strict=True):
             total = sum(counts[service].values())
             shares = [100 * counts[service][e] / total for e in shown[service]]
@@ -310,14 +223,14 @@ def plot_open_connections(log: RunLog) -> "Figure | None":
     long = [c for c in log.connections if c.open_until_ns is not None]
     if not long:
         return None
-    services = sorted(_most(Counter(c.service for c in long), MOST_SERVICES))
+    services = sorted(most(Counter(c.service for c in long), MOST_SERVICES))
     width_ns = bin_width_ns(log.duration_ns)
-    edges = _edges(log, width_ns)
+    edges = time_edges(log, width_ns)
     with style():
-        figure, axes = _stacked_axes([1.6] * len(services))
+        figure, axes = stacked_axes([1.6] * len(services))
         for service, ax in zip(services, axes, strict=True):
             here = [c for c in long if c.service == service]
-            lanes = _grouped(Counter(c.endpoint for c in here), len(SERIES), "other endpoints")
+            lanes = grouped(Counter(c.endpoint for c in here), len(SERIES), "other endpoints")
             below = [0.0] * (len(edges) - 1)
             for color, name in zip(SERIES, dict.fromkeys(lanes.values()), strict=False):
                 spells = [(c.at_ns, c.open_until_ns or 0) for c in here if lanes[c.endpoint] == name]
@@ -332,7 +245,7 @@ def plot_open_connections(log: RunLog) -> "Figure | None":
             ax.grid(axis="y")
             ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.supylabel("open connections", fontsize="medium")
-        _time_axis(axes[-1], log)
+        time_axis(axes[-1], log)
     return figure
 
 
@@ -348,7 +261,7 @@ def plot_nodes(log: RunLog) -> "Figure | None":
     width_ns = bin_width_ns(log.duration_ns)
     lost = [c for c in log.connections if c.disposition is not Fate.DELIVERED]
     with style():
-        figure, axes = _stacked_axes([0.4 + 0.3 * len(nodes), *([1.2] if lost else [])])
+        figure, axes = stacked_axes([0.4 + 0.3 * len(nodes), *([1.2] if lost else [])])
         for state, (color, height) in NODE_STATE.items():
             for row, node in enumerate(nodes):
                 bars = [(s.from_ns, s.until_ns - s.from_ns) for s in spells if (s.node, s.state) == (node, state)]
@@ -363,7 +276,7 @@ def plot_nodes(log: RunLog) -> "Figure | None":
         legend = {label: handle for handle, label in zip(handles, labels, strict=True) if label in shown}
         figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend))
         if lost:
-            edges = _edges(log, width_ns)
+            edges = time_edges(log, width_ns)
             counts = [0] * (len(edges) - 1)
             for c in lost:
                 counts[min((c.at_ns if c.broken_ns is None else c.broken_ns) // width_ns, len(counts) - 1)] += 1
@@ -371,7 +284,7 @@ def plot_nodes(log: RunLog) -> "Figure | None":
             axes[1].set(title=f"connections lost per {duration(width_ns)}", ylim=(0, None))
             whole_numbers(axes[1].yaxis)
             axes[1].grid(axis="y")
-        _time_axis(axes[-1], log)
+        time_axis(axes[-1], log)
     return figure
 
 
@@ -392,6 +305,12 @@ _PLOTS: tuple[tuple[str, str, "Callable[[RunLog], Figure | None]"], ...] = (
         plot_local_drops,
     ),
     ("sync_lag", "How long changes took to reach the rules, and where the time went.", plot_sync_lag),
+    ("sync_lag_stages", "The way of the mean change from its trigger to the rules, stage by stage.", plot_lag_stages),
+    (
+        "sync_lag_nodes",
+        "How long changes took to reach each node, by the time of their trigger; the longest of each stretch.",
+        plot_lag_nodes,
+    ),
     ("affinity_breaks", "Why clients left their endpoint.", plot_affinity_breaks),
     ("endpoint_shares", "Share of a service's delivered connections by endpoint.", plot_endpoint_shares),
     (
@@ -412,106 +331,3 @@ def _draw_happenings(ax: "Axes", log: RunLog, kinds: dict[str, str], lanes: list
     ax.set_ylim(len(lanes) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
-
-
-def _draw_typical_changes(ax: "Axes", log: RunLog) -> None:
-    typical = typical_changes(log)
-    names = [name for name, _ in typical]
-    left = [0.0] * len(typical)
-    for stage in Stage:
-        widths = [stage_ns(change, stage) / SECOND_NS for _, change in typical]
-        ax.barh(names, widths, left=left, height=0.6, color=STAGE_COLOR[stage], label=STAGE_MEANING[stage])
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    for y, (_, change) in enumerate(typical):
-        ax.annotate(f" {duration(lag_ns(change))}", (left[y], y), va="center")
-    ax.invert_yaxis()
-    ax.set(
-        title="Where the time went: the change at each quantile", xlabel="seconds", xlim=(0, max([*left, 1e-9]) * 1.18)
-    )
-    ax.grid(axis="x")
-    _legend_below(ax, 2)
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw with matplotlib's own defaults and :data:`_STYLE`, whatever the user's matplotlibrc says."""
-    mpl = _matplotlib()
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
-
-
-def _matplotlib() -> Any:
-    """Import matplotlib without a matplotlibrc and a backend of the user, which may be broken or not installed."""
-    if "matplotlib" in sys.modules:
-        return sys.modules["matplotlib"]
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home that cannot be written
-    before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
-    os.environ["MATPLOTLIBRC"] = os.devnull
-    try:
-        with _elsewhere():
-            import matplotlib as mpl
-    finally:
-        del os.environ["MATPLOTLIBRC"]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-    return mpl
-
-
-@contextmanager
-def _elsewhere() -> Iterator[None]:
-    """Leave the current directory for a while: matplotlib reads a matplotlibrc there before any other."""
-    try:
-        here = os.open(".", os.O_RDONLY)
-    except OSError:  # it was removed, or may not be read
-        yield
-        return
-    try:
-        os.chdir(Path(__file__).parent)
-        yield
-    finally:
-        os.fchdir(here)
-        os.close(here)
-
-
-def _stacked_axes(heights: list[float], *, hide_inner_x: bool = True) -> "tuple[Figure, list[Axes]]":
-    """Make a figure with several axes one above the other.
-
-    ``heights`` are in inches. By default all share one x axis.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.8), layout="constrained")
-    axes = figure.subplots(len(heights), 1, sharex=hide_inner_x, squeeze=False, height_ratios=heights)
-    return figure, [row[0] for row in axes]
-
-
-def _edges(log: RunLog, width_ns: int) -> list[float]:
-    latest_ns = max([log.duration_ns, *(c.at_ns + 1 for c in log.connections)])
-    return [i * width_ns / SECOND_NS for i in range(-(-latest_ns // width_ns) + 1)]
-
-
-def _time_axis(ax: "Axes", log: RunLog) -> None:
-    ax.set_xlim(0, max(log.duration_ns, MILLISECOND_NS) / SECOND_NS)
-    ax.set_xlabel("seconds since the start of the run")
-
-
-def whole_numbers(axis: "XAxis | YAxis") -> None:
-    """Put ticks at whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-
-
-def _legend_below(ax: "Axes", columns: int) -> None:
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
-
-
-def _most(counts: Counter[str], most: int) -> list[str]:
-    return sorted(counts, key=lambda name: (-counts[name], name))[:most]
-
-
-def _grouped(counts: Counter[str], most: int, rest: str) -> dict[str, str]:
-    """Return the panel of each name: the ``most`` frequent ones have their own, all others share ``rest``."""
-    own = sorted(_most(counts, most if len(counts) <= most else most - 1))
-    return {name: name for name in own} | dict.fromkeys(sorted(set(counts) - set(own)), rest)

@@ -459,9 +459,9 @@ def sync_lag_sentence(log: RunLog, *, reported: bool = True) -> str:
 
 
 def sync_lag_table(log: RunLog) -> TextTable:
-    """Quantiles of the lag, its legs, and kube-proxy's own samples."""
+    """Quantiles of the lag, of the legs that took any time, and of kube-proxy's own samples."""
     rows = [("trigger → rules in force", lag_quantiles(log))]
-    rows += [(STAGE_MEANING[stage], part) for stage, part in stage_quantiles(log).items()]
+    rows += [(STAGE_MEANING[stage], part) for stage, part in stage_quantiles(log).items() if part.max_ns]
     rows.append(("reported by kube-proxy", quantiles(reported_ns(log))))
     return TextTable(
         ("duration", "count", "p50", "p90", "p99", "max"),

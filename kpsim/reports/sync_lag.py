@@ -5,7 +5,8 @@ a quantile that such changes may raise is a lower bound.
 
 kube-proxy's own network-programming latency (O-8.6) has one sample for each trigger time that survives until a
 successful sync. Removals and failed syncs lose theirs. So it sees fewer changes than there are, and the lost ones are
-not the quick ones.
+not the quick ones. A trigger time has whole seconds (CP-2.10), so a sample is up to a second too long; and if several
+pods changed, it is the time of the oldest (CP-3.7).
 """
 
 import enum
@@ -20,14 +21,20 @@ from kpsim.units import SECOND_NS
 class Stage(enum.StrEnum):
     """The legs of a change's way, in order. Their sum is the lag."""
 
-    WRITE = "write"  #: trigger → the API server has it
+    NOTICE = "notice"  #: trigger → its writer knows of it: kubelets probe and look at times (CP-2.5, CP-2.8)
+    STATUS = "status"  #: → the API server has what the writer knows
+    SEE = "see"  #: → the controller has seen that
+    SLICE = "slice"  #: → the controller's answer is written: queues, retries and limited calls (CP-3.2, CP-3.6)
     DELIVER = "deliver"  #: → the node's informer handler has it
     WAIT = "wait"  #: → the sync loop starts
     SYNC = "sync"  #: → the node's rules are in force
 
 
 STAGE_MEANING = {
-    Stage.WRITE: "trigger → API server",
+    Stage.NOTICE: "trigger → noticed",
+    Stage.STATUS: "noticed → API server",
+    Stage.SEE: "API server → controller",
+    Stage.SLICE: "controller → slice written",
     Stage.DELIVER: "API server → node",
     Stage.WAIT: "node → sync starts",
     Stage.SYNC: "sync starts → rules in force",
@@ -94,15 +101,41 @@ def lag_ns(change: Programming) -> int:
 
 def stage_ns(change: Programming, stage: Stage) -> int:
     """Return the duration of one leg."""
-    match stage:
-        case Stage.WRITE:
-            return change.written_ns - change.trigger_ns
-        case Stage.DELIVER:
-            return change.delivered_ns - change.written_ns
-        case Stage.WAIT:
-            return change.sync_start_ns - change.delivered_ns
-        case Stage.SYNC:
-            return change.programmed_ns - change.sync_start_ns
+    bounds_ns, number = moments_ns(change), _NUMBER[stage]
+    return bounds_ns[number + 1] - bounds_ns[number]
+
+
+_NUMBER = {stage: number for number, stage in enumerate(Stage)}
+
+
+def moments_ns(change: Programming) -> tuple[int, ...]:
+    """Return when a change happened and when each of its stages ended, in order. A stage that it does not have takes no time."""
+    cause = change.cause
+    first = (change.trigger_ns, change.written_ns, change.written_ns) if cause is None else cause[1:4]
+    return (
+        change.trigger_ns, *first, change.written_ns, change.delivered_ns, change.sync_start_ns, change.programmed_ns,
+    )  # fmt: skip
+
+
+def write_ns(change: Programming) -> int:
+    """Return the time from the trigger until nodes could learn of the change: the first four legs together."""
+    return change.written_ns - change.trigger_ns
+
+
+def skew_ns(change: Programming) -> int | None:
+    """Return by how much kube-proxy's own sample exceeds the true lag. None: it has no sample."""
+    return None if change.reported_ns is None else change.reported_ns - lag_ns(change)
+
+
+def mean_stages_ns(log: RunLog) -> dict[Stage, float]:
+    """Return the mean duration of each leg over all changes. Their sum is the mean lag. Empty without changes."""
+    count = len(log.programming)
+    total: dict[Stage, int] = dict.fromkeys(Stage, 0)
+    for change in log.programming:
+        bounds_ns = moments_ns(change)
+        for number, stage in enumerate(Stage):
+            total[stage] += bounds_ns[number + 1] - bounds_ns[number]
+    return {stage: ns / count for stage, ns in total.items()} if count else {}
 
 
 def lag_quantiles(log: RunLog) -> Quantiles:
@@ -138,7 +171,7 @@ class LagQuantiles(NamedTuple):
     """Quantiles of one duration at one node."""
 
     node: str  #: empty: all nodes together
-    stage: str  #: ``lag``, ``reported`` or a `Stage`
+    stage: str  #: ``lag``, ``reported``, ``write`` (the first four stages together) or a `Stage`
     quantiles: Quantiles
 
 
@@ -155,6 +188,7 @@ def all_quantiles(log: RunLog) -> list[LagQuantiles]:
     found = []
     for node, part in [("", log.programming), *sorted(by_node.items())]:
         found.append(LagQuantiles(node, "lag", quantiles(map(lag_ns, part), waiting_ns(log, node or None))))
+        found.append(LagQuantiles(node, "write", quantiles(map(write_ns, part))))
         found += [LagQuantiles(node, stage.value, quantiles(stage_ns(c, stage) for c in part)) for stage in Stage]
         reported = quantiles(c.reported_ns for c in part if c.reported_ns is not None)
         found.append(LagQuantiles(node, "reported", reported))

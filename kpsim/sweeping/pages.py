@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpsim.outputs import write_directory
+from kpsim.reports.canvas import Plot
 from kpsim.reports.columns import csv_of, parquet_of
 from kpsim.reports.html import PAGE_STYLE, STYLE, escape, html_figure, html_table
 from kpsim.reports.output import columns_csv
-from kpsim.reports.plots import Plot
 from kpsim.reports.summary import drawn_table
 from kpsim.sweeping.frames import frames, tables
 from kpsim.sweeping.outcome import Outcome

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kpsim.reports.plots import BLUE, GREY, INK, VERMILION, WIDTH_INCHES, Plot, style, whole_numbers
+from kpsim.reports.canvas import BLUE, GREY, INK, VERMILION, WIDTH_INCHES, Plot, style, whole_numbers
 from kpsim.sweeping.dials import Dial, Setting, Value
 from kpsim.sweeping.outcome import Measured, Outcome
 from kpsim.sweeping.sentences import amount

@@ -12,7 +12,7 @@ from kpsim.sweeping.outcome import Held, Measured, Outcome
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from kpsim.reports.plots import Plot
+    from kpsim.reports.canvas import Plot
 
 __all__ = ["Measured", "SweepResult"]
 
