@@ -24,7 +24,7 @@ from kpsim.endpointslices.reconciler import (
     reconcile,
     slices_of,
 )
-from kpsim.endpointslices.rendering import CONTROLLER_NAME
+from kpsim.endpointslices.rendering import CONTROLLER_NAME, is_managed
 from kpsim.endpointslices.triggers import (
     TriggerTimeTracker,
     labels_changed,
@@ -49,6 +49,7 @@ __all__ = [
     "address_types",
     "derive_slices",
     "has_managed_slices",
+    "is_managed",
     "labels_changed",
     "pod_changed",
     "reconcile",

@@ -5,6 +5,7 @@ Counterpart: the EndpointSlice tracker of ``k8s.io/endpointslice``.
 
 from collections.abc import Iterable
 
+from kpsim.endpointslices.rendering import is_managed
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 
 _TO_BE_DELETED = -1
@@ -23,6 +24,35 @@ class ExpectationTracker:
     def deleted(self, item: EndpointSlice) -> None:
         """Note that the controller deleted the slice and has not seen the event yet."""
         self._expected.setdefault(_service_of(item), {})[_uid(item)] = _TO_BE_DELETED
+
+    def forget(self, service: ObjectKey) -> None:
+        """Forget a Service that was deleted."""
+        self._expected.pop(service, None)
+
+    def surprises(self, old: EndpointSlice | None, new: EndpointSlice | None) -> list[ObjectKey]:
+        """Return the Services to sync since somebody else changed a slice (CP-3.1). ``old`` None: it was added; ``new`` None: deleted.
+
+        The controller's own writes are expected: a slice that is known in this generation, or whose deletion was noted. An expected
+        deletion that was seen is forgotten.
+        """
+        if old is not None and new is None:
+            return [_service_of(old)] if is_managed(old) and not self._saw_deletion(old) else []
+        if new is None:
+            return []
+        if old is not None and old.service_name != new.service_name:
+            return [_service_of(new), _service_of(old)]
+        changed_hands = old is not None and is_managed(old) != is_managed(new)
+        return [_service_of(new)] if changed_hands or (is_managed(new) and self._is_news(new)) else []
+
+    def _is_news(self, item: EndpointSlice) -> bool:
+        """Return whether the controller does not know the slice, or not in this generation."""
+        known = self._expected.get(_service_of(item), {}).get(_uid(item))
+        return known is None or item.metadata.generation > known
+
+    def _saw_deletion(self, item: EndpointSlice) -> bool:
+        """Forget a slice that is gone, and return whether the controller expected that or never knew the slice."""
+        known = self._expected.get(_service_of(item), {}).pop(_uid(item), None)
+        return known is None or known == _TO_BE_DELETED
 
     def is_stale(self, service: Service, cached: Iterable[EndpointSlice]) -> bool:
         """Return whether the cache has not caught up. The sync must then fail and be retried.

@@ -18,8 +18,8 @@ from kpsim.endpointslices.hints import (
     distribute_traffic,
     remove_hints,
 )
-from kpsim.endpointslices.packing import LABEL_MANAGED_BY, Drafts, SliceDraft, owned, pack
-from kpsim.endpointslices.rendering import CONTROLLER_NAME, generated_name, new_metadata, render, slice_labels
+from kpsim.endpointslices.packing import Drafts, SliceDraft, owned, pack
+from kpsim.endpointslices.rendering import generated_name, is_managed, new_metadata, render, slice_labels
 from kpsim.endpointslices.triggers import selects, service_trigger_time_ns
 from kpsim.errors import InputError, Problem
 from kpsim.objects import EndpointSlice, Node, Pod, Service, SliceEndpoint, SlicePort
@@ -92,7 +92,7 @@ def slices_of(service: Service, slices: Iterable[EndpointSlice]) -> list[Endpoin
         for item in slices
         if item.metadata.namespace == service.metadata.namespace
         and item.service_name == service.metadata.name
-        and item.metadata.labels.get(LABEL_MANAGED_BY) == CONTROLLER_NAME
+        and is_managed(item)
         and not item.metadata.deletion_timestamp
     ]
 

@@ -26,6 +26,11 @@ _NAME_SUFFIX_LENGTH = 5
 _NAME_MAX_LENGTH = 63
 
 
+def is_managed(item: EndpointSlice) -> bool:
+    """Return whether the slice says that the EndpointSlice controller writes it."""
+    return item.metadata.labels.get(LABEL_MANAGED_BY) == CONTROLLER_NAME
+
+
 def slice_labels(service: Service) -> dict[str, str]:
     """Return the labels of the Service's slices (CP-3.10, O-10.6).
 

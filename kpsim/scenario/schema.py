@@ -111,6 +111,8 @@ class ControllerSpec(Part):
     """kube-api-qps: API calls that its client may send in a second."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     """kube-api-burst: API calls that it may send at once after a rest."""
+    max_endpoints_per_slice: Annotated[int, Field(ge=1, le=1000)] = 100
+    """max-endpoints-per-slice: endpoints that a slice holds at most."""
 
 
 # ------------------------------------------------------------------------------------------------------------ document

@@ -77,6 +77,11 @@ class Informers:
         found = self._objects.get(key)
         return found if isinstance(found, Service) else None
 
+    @property
+    def service_keys(self) -> list[ObjectKey]:
+        """All Services, sorted by name."""
+        return sorted(key for key in self._objects if key.kind == "Service")
+
     def services_selecting(self, *pods: Pod | None) -> Iterator[Service]:
         """Yield every Service that selects at least one of these versions of a pod, each once, sorted by name."""
         found = {
