@@ -20,6 +20,7 @@ Json = dict[str, Any]
 DIALS = (
     "beside", "events.loadRules",
     "delays.deletionToKubelet", "delays.pleg", "delays.preset", "delays.scheduler", "delays.workloadController",
+    "controller.maxEndpointsPerSlice", "events.deleteEndpointSlice.service",
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
     "events.rollingUpgrade", "events.rollout.partition", "events.rollout.recreate", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",
     "workloads.disruptionBudget", "workloads.kind", "workloads.minReady", "workloads.placement.topologySpread",

@@ -246,7 +246,16 @@ class PatchEndpointSlice(Part):
 
 
 class DeleteEndpointSlice(Part):
-    endpoint_slice: SliceName
+    """One slice of a Service without selector by its name, or all slices of a Service, whoever writes them."""
+
+    endpoint_slice: SliceName | None = None
+    service: ServiceName | None = None
+    """Its slices at that time, as ``kubectl delete endpointslices -l kubernetes.io/service-name=NAME`` finds them."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DeleteEndpointSlice":
+        exactly_one(self, ("endpoint_slice", "service"))
+        return self
 
 
 class ActionKind(enum.StrEnum):

@@ -319,8 +319,8 @@ def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, pa
     ):
         if single is not None:
             yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
-    for change in (event.patch_service, event.delete_service):
-        if change is not None:
+    for change in (event.patch_service, event.delete_service, event.delete_endpoint_slice):
+        if change is not None and change.service is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")
 
 

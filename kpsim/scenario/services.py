@@ -231,6 +231,11 @@ def _after_slice(
         return state.put(made)[1]
     change = event.patch_endpoint_slice or event.delete_endpoint_slice
     assert change is not None
+    if change.endpoint_slice is None:
+        assert event.delete_endpoint_slice is not None
+        for item in slices_named(event.delete_endpoint_slice.service or "", state):
+            state = state.remove(item.key)[1]
+        return state
     old = state.get(slice_object_key(change.endpoint_slice))
     if not isinstance(old, EndpointSlice):
         words = f"there is no EndpointSlice {qualified(change.endpoint_slice)} at that time"
@@ -243,6 +248,12 @@ def _after_slice(
         words = "expected a patch that leaves the slice's Service and its addressType as they are"
         raise InputError(document.problem(words, (*path, "patch")))
     return state.put(new)[1]
+
+
+def slices_named(service: str, state: ClusterState) -> list[EndpointSlice]:
+    """Return all slices whose label names the Service, whoever writes them."""
+    key = service_object_key(service)
+    return [i for i in state.endpoint_slices if (i.metadata.namespace, i.service_name) == (key.namespace, key.name)]
 
 
 def _refuse_managed(item: EndpointSlice, state: ClusterState, document: Document, path: Path) -> None:

@@ -11,10 +11,18 @@ from typing import assert_never
 from kpsim.addresses import Family
 from kpsim.objects import EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
-from kpsim.scenario.event_schema import ActionKind, Crash, DeletePods, ScenarioEvent, SetLiveness, SetReadiness
+from kpsim.scenario.event_schema import (
+    ActionKind,
+    Crash,
+    DeleteEndpointSlice,
+    DeletePods,
+    ScenarioEvent,
+    SetLiveness,
+    SetReadiness,
+)
 from kpsim.scenario.nodes import cluster_nodes, joining
 from kpsim.scenario.service_names import qualified
-from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key
+from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key, slices_named
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
@@ -168,9 +176,7 @@ class Events:
             self._tell(HappeningKind.SLICE_CREATED, f"{made.metadata.namespace}/{made.metadata.name}")
             self._write("scenario", made.key, lambda at_ns: api.put(made, now_ns, at_ns))
         if event.delete_endpoint_slice is not None:
-            key = slice_object_key(event.delete_endpoint_slice.endpoint_slice)
-            self._tell(HappeningKind.SLICE_DELETED, f"{key.namespace}/{key.name}")
-            self._write("scenario", key, lambda at_ns: api.remove(key, now_ns, at_ns))
+            self._delete_slices(event.delete_endpoint_slice)
         if event.patch_endpoint_slice is not None:
             patch = event.patch_endpoint_slice
             key = slice_object_key(patch.endpoint_slice)
@@ -186,6 +192,18 @@ class Events:
                     )
 
             self._write("scenario", key, apply)
+
+    def _delete_slices(self, event: DeleteEndpointSlice) -> None:
+        api, now_ns = self._actors.api, self._clock.now_ns
+        if event.endpoint_slice is not None:
+            keys = [slice_object_key(event.endpoint_slice)]
+        else:
+            keys = [item.key for item in slices_named(event.service or "", api.state)]
+            if not keys:
+                self._tell(HappeningKind.NO_EFFECT, qualified(event.service or ""), "deleteEndpointSlice: no slices")
+        for key in keys:
+            self._tell(HappeningKind.SLICE_DELETED, f"{key.namespace}/{key.name}")
+            self._write("scenario", key, lambda at_ns, key=key: api.remove(key, now_ns, at_ns))  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------------- kube-proxy
 

@@ -105,6 +105,8 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "delays.preset": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"preset": "typical"})),
     "delays.scheduler": (small(events=(SCALE,)), small(events=(SCALE,), delays={"scheduler": "1s"})),
     "delays.workloadController": (small(events=(SCALE,)), small(events=(SCALE,), delays={"workloadController": "1s"})),
+    "controller.maxEndpointsPerSlice": (small(), small(controller={"maxEndpointsPerSlice": 1})),
+    "events.deleteEndpointSlice.service": (small(), small(events=(at(2, deleteEndpointSlice={"service": "w"}),))),
     "events.drain.timeout": event(DRAIN, "timeout", "3s", {"disruptionBudget": {"maxUnavailable": 0}}),
     "events.liveness": (small(workload=ALIVE), small(workload=ALIVE, events=(DEAD,))),
     "events.liveness.workload": event(DEAD, "workload", "x", ALIVE),
