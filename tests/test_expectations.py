@@ -146,7 +146,7 @@ def test_a_run_is_not_begun_for_an_expectation_that_names_nothing() -> None:
 def test_every_figure_has_a_shape_in_the_scheme_and_every_shape_a_figure() -> None:
     part = {
         "cause": "[a-z-]+", "service": r"[^.]+:[^.]+", "source": "[^.]+", "node": r"node-\d", "policy": "Cluster|Local",
-        "address": "clusterIP|nodePort|externalIP|loadBalancer", "quantile": "p50|p90|p99|max", "stage": "write|deliver|wait|sync",
+        "address": "clusterIP|nodePort|externalIP|loadBalancer", "quantile": "p50|p90|p99|max", "stage": "write|notice|status|see|slice|deliver|wait|sync",
         "kind": "[a-z-]+", "count": "([a-z_]+|causes[.][a-z-]+)", "figure": "([a-z_]+|breaks[.][a-z-]+)",
         "endpoint": r"[\d.]+(:\d+)?", "zone": "a|b",
     }  # fmt: skip

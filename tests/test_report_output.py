@@ -89,7 +89,7 @@ def test_the_page_needs_nothing_else(written: tuple[Path, Path]) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) > 0
     of_plots = {
-        "endpoint_shares", "open_connections", "affinity_breaks", "sync_lag", "sync_lag_stages", "sync_lag_nodes",
+        "endpoint_shares", "open_connections", "affinity_breaks", "sync_lag", "sync_lag_stages", "sync_lag_nodes", "held_up",
     }  # fmt: skip
     assert page.count("<figure>") == len(of_plots)
     assert "<text " in page and "share of the connections that were set up" in page  # text is text
@@ -164,7 +164,7 @@ def test_plots_set_no_global_state() -> None:
     import matplotlib as mpl
 
     before, pyplot_before = mpl.rcParams.copy(), "matplotlib.pyplot" in sys.modules
-    (plot,) = plots(replace(empty(), connections=[lost(1, Reason.OTHER, traffic_policy="Cluster")]))
+    plot, _ = plots(replace(empty(), connections=[lost(1, Reason.OTHER, traffic_policy="Cluster")]))
     assert plot.png().startswith(b"\x89PNG")
     assert mpl.rcParams.copy() == before
     assert ("matplotlib.pyplot" in sys.modules) is pyplot_before
@@ -172,7 +172,7 @@ def test_plots_set_no_global_state() -> None:
 
 def test_dollar_signs_in_names_are_not_formulas() -> None:
     name = "shop/$a_b$:http"
-    (plot,) = plots(replace(empty(), connections=[lost(1, Reason.OTHER, traffic_policy="Cluster", service=name)]))
+    plot, _ = plots(replace(empty(), connections=[lost(1, Reason.OTHER, traffic_policy="Cluster", service=name)]))
     assert "Oblique" not in plot.svg()  # formulas are set in italics
 
 

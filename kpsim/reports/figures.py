@@ -17,6 +17,7 @@ from kpsim.errors import InputError, Problem
 from kpsim.pins import PinKind
 from kpsim.reports.affinity import Affinity, BreakCause, affinity_by_client, affinity_by_service, affinity_total
 from kpsim.reports.balancing import black_holes, connect_times
+from kpsim.reports.held_up import HELD_MEANING, Held, count_held
 from kpsim.reports.local_policy import NOT_OF_THE_POLICY, local_drops
 from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, tally, tally_by
 from kpsim.reports.shares import address_of, pod_figure, shares_of
@@ -114,6 +115,11 @@ SCHEME: tuple[FigureKind, ...] = (
             ('zones."<zone>".cross_share', "share of a zone's own connections that left it"),
         )
     ),
+    *(
+        FigureKind(f"{scope}held_up.{held.value}", f"connections lost because {HELD_MEANING[held]}{of}")
+        for scope, of in (("", ""), ("services.<service>.", ", of one service port"))
+        for held in Held
+    ),
     FigureKind("affinity.clients", "clients of services with ClientIP affinity, per service port"),
     FigureKind("affinity.decisions", "new flows of those clients"),
     FigureKind("affinity.returns", "decisions after first contact"),
@@ -159,6 +165,7 @@ def figures(log: RunLog) -> dict[str, int | float]:
         tallies = tally_by(groups, field)
         for name in _names(log, field, tallies):
             found.update(_counts(f"{scope}.{name}.", tallies.get(name, Tally({}))))
+    found.update(_held_figures(log))
     found.update(_share_figures(log))
     found.update(_affinity_figures(log))
     found.update(_balancer_figures(log))
@@ -208,6 +215,15 @@ def _counts(prefix: str, part: Tally) -> Iterator[tuple[str, int | float]]:
     for kind in PinKind:
         if kind is not PinKind.OLDER:  # that is a cause by itself
             yield f"{prefix}causes.{slug(kind.value)}", part.pins.get(kind, 0)
+
+
+def _held_figures(log: RunLog) -> Iterator[tuple[str, int]]:
+    by_service = count_held(log)
+    for held in Held:
+        yield f"held_up.{held.value}", sum(counts[held] for counts in by_service.values())
+    for service in sorted({*log.services, *by_service}):
+        for held in Held:
+            yield f"services.{service}.held_up.{held.value}", by_service.get(service, Counter())[held]
 
 
 def _share_figures(log: RunLog) -> Iterator[tuple[str, float]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from kpsim.reports.affinity import Affinity, AffinityBreak, affinity_breaks, affinity_by_client
 from kpsim.reports.balancing import BlackHole, black_holes
 from kpsim.reports.columns import Column, Record, frame_of
+from kpsim.reports.held_up import HeldUp, held_up
 from kpsim.reports.local_policy import (
     LocalBin,
     LocalDrop,
@@ -285,6 +286,22 @@ LOCAL_BINS: Table[LocalBin] = Table(
     ),
 )  # fmt: skip
 
+HELD_UP: Table[HeldUp] = Table(
+    "held_up",
+    "lost connections alike in service port, node, cause and what held up the news a row, most first",
+    held_up,
+    (
+        Column("service", "str", "", "namespace/name:port", lambda h: h.service),
+        Column("node", "str", "", "where; empty: before any node", lambda h: h.node),
+        Column("held_up", "str", "", "the stage, or what else: see the figures held_up", lambda h: h.held.value),
+        Column("of_time", "bool", "", "it would have gone well a little earlier or later", lambda h: h.held.of_time),
+        Column("cause", "str", "", "why it was lost", lambda h: h.cause.value),
+        Column("connections", "int64", "connections", "how many", lambda h: h.connections),
+        *_times("start", "when the first sent its deciding packet", lambda h: h.start_ns),
+        *_times("end", "when the last did", lambda h: h.end_ns),
+    ),
+)
+
 SYNC_LAG: Table[Programming] = Table(
     "sync_lag",
     "one change reaching one node's rules a row",
@@ -406,6 +423,7 @@ TABLES: tuple[Table[Any], ...] = (
     LOCAL_DROPS,
     LOCAL_DROP_WINDOWS,
     LOCAL_BINS,
+    HELD_UP,
     SYNC_LAG,
     UNPROGRAMMED,
     SYNC_LAG_QUANTILES,

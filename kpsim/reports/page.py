@@ -17,6 +17,8 @@ from kpsim.reports.canvas import Plot
 from kpsim.reports.drains import drain_lines
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import figures
+from kpsim.reports.held_up import held_up
+from kpsim.reports.held_words import held_sentence, held_table
 from kpsim.reports.html import PAGE_STYLE, STYLE, html_figure, html_table
 from kpsim.reports.intended import intended_sentence
 from kpsim.reports.local_policy import local_drop_windows
@@ -215,11 +217,16 @@ def _sections(log: RunLog, results: Sequence[ExpectationResult], pictures: dict[
             "Expectations", (), _safe(_expectations(results)), bool(failed(results)), _expectations_sentence(results)
         )
     yield _connections(log, pictures)
+    if groups := held_up(log):
+        table = html_table(held_table(groups), 20)
+        yield Section(
+            "What held up the news", (held_sentence(log),), _safe(_figures(pictures, "held_up") + table), True
+        )
     if zones := zones_table(log):
         yield Section("Zones", (zones_sentence(log),), _safe(html_table(zones)), True)
-    if groups := pinned_flows(log):
-        sentences = (pinned_sentence(log), *map(pinned_line, groups[:3]))
-        yield Section("State against rules", sentences, _safe(html_table(pinned_table(groups))), True)
+    if pinned := pinned_flows(log):
+        sentences = (pinned_sentence(log), *map(pinned_line, pinned[:3]))
+        yield Section("State against rules", sentences, _safe(html_table(pinned_table(pinned))), True)
     yield from _local(log, pictures)
     if sentence := affinity_sentence(log):
         content = html_table(affinity_table(log)) + _figures(pictures, "affinity_breaks")

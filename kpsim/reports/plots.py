@@ -26,6 +26,7 @@ from kpsim.reports.canvas import (
     time_edges,
     whole_numbers,
 )
+from kpsim.reports.held_plots import plot_held_up
 from kpsim.reports.lag_plots import plot_lag_nodes, plot_lag_stages, plot_sync_lag
 from kpsim.reports.local_policy import (
     HealthTimeline,
@@ -304,6 +305,7 @@ _PLOTS: tuple[tuple[str, str, "Callable[[RunLog], Figure | None]"], ...] = (
         "What each node lost to externalTrafficPolicy: Local, over the load balancer's view of it and the truth.",
         plot_local_drops,
     ),
+    ("held_up", "Lost connections over time, by what held up the news that they wanted.", plot_held_up),
     ("sync_lag", "How long changes took to reach the rules, and where the time went.", plot_sync_lag),
     ("sync_lag_stages", "The way of the mean change from its trigger to the rules, stage by stage.", plot_lag_stages),
     (

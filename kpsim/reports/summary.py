@@ -14,6 +14,7 @@ from kpsim.reports.affinity import affinity_by_client, affinity_by_service
 from kpsim.reports.drains import drain_lines
 from kpsim.reports.expectations import ExpectationResult, failed, format_figure
 from kpsim.reports.figures import Figures, figures
+from kpsim.reports.held_words import held_sentence
 from kpsim.reports.intended import intended_sentence
 from kpsim.reports.local_policy import local_drop_windows
 from kpsim.reports.losses import concentrations
@@ -180,6 +181,7 @@ def _verdict_parts(log: RunLog, results: Results) -> "list[RenderableType]":
     if pinned := pinned_flows(log):
         parts += [Text(pinned_sentence(log), style="red"), *_lines([pinned_line(group) for group in pinned])]
     if lost:
+        parts.append(Text(held_sentence(log)))
         parts += [Text(line, style="dim") for line in (intended_sentence(results), why_line(log)) if line]
     return parts
 

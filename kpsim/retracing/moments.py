@@ -212,16 +212,16 @@ def _rules(run: Run) -> Iterator[RulesAt]:
     booted = {h.subject: h.at_ns for h in run.log.happenings if h.kind is HappeningKind.NODE_UP}
     for node in run.nodes:
         waiting: dict[str, list[int]] = {}
-        for change, _, family in run.proxies[node.name].unprogrammed():
-            waiting.setdefault(family.label, []).append(change.written_ns)
+        for late in run.proxies[node.name].unprogrammed():
+            waiting.setdefault(late.family, []).append(late.written_ns)
         for family in cluster_families(run.spec.nodes):
             last = done.get((node.name, family.label))
             if last is not None and last.end_ns < booted.get(node.name, 0):
                 last = None
-            late = waiting.get(family.label, [])
+            written = waiting.get(family.label, [])
             yield RulesAt(
                 node.name, family.label, None if last is None else last.end_ns, last is not None and last.full,
-                0 if last is None else last.rules, len(late), min(late, default=None), run.machines.is_off(node.name),
+                0 if last is None else last.rules, len(written), min(written, default=None), run.machines.is_off(node.name),
             )  # fmt: skip
 
 

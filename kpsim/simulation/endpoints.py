@@ -13,7 +13,7 @@ from kpsim.objects import ApiObject, EndpointSlice, ObjectKey, Pod, Service, Sli
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
-from kpsim.simulation.runlog import EndpointSpell, Listing, PodWrite, RunLog
+from kpsim.simulation.runlog import EndpointSpell, PodWrite, RunLog
 
 _Listed = tuple[str, str, str, str]  # service port, endpoint, node, pod
 
@@ -42,9 +42,7 @@ class EndpointWatch:
                 self._open[listed] = len(self._log.endpoints)
                 service, address, node, pod = listed
                 self._log.endpoints.append(
-                    EndpointSpell(
-                        service, address, node, change.written_ns, pod=pod, listed=Listing(change.number, change.cause)
-                    )
+                    EndpointSpell(service, address, node, change.written_ns, pod=pod, listed=change.cause)
                 )
         for listed in sorted(before - after):
             self._holders[listed] -= 1
@@ -54,7 +52,7 @@ class EndpointWatch:
                 self._log.endpoints[place] = replace(
                     self._log.endpoints[place],
                     until_ns=change.written_ns,
-                    unlisted=Listing(change.number, change.cause),
+                    unlisted=change.cause,
                 )
 
 

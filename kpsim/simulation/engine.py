@@ -31,7 +31,7 @@ from kpsim.simulation.pins import Pins
 from kpsim.simulation.portprobe import PortProbe
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.rulestimes import RulesTimes
-from kpsim.simulation.runlog import RunLog, Unprogrammed
+from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.senders import World
 from kpsim.simulation.traffic import TrafficSource
 from kpsim.simulation.workloads import Workloads, stray_pods
@@ -173,10 +173,10 @@ class Run:
     def _note_unprogrammed(self) -> None:
         """Note the changes that had not reached the rules at the end. A machine that is off passes no packets."""
         self.log.unprogrammed.extend(
-            Unprogrammed(str(change), str(service), node, family.label, change.trigger_ns, change.written_ns)
+            late
             for node, proxy in self.proxies.items()
             if not self.machines.is_off(node)
-            for change, service, family in proxy.unprogrammed()
+            for late in proxy.unprogrammed()
         )
 
     def _set_up(self) -> None:

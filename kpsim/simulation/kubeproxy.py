@@ -32,7 +32,7 @@ from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.draining import drained
 from kpsim.simulation.faults import SyncFaults
-from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync
+from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync, Unprogrammed
 from kpsim.units import parse_rfc3339_ns
 
 _KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
@@ -91,14 +91,18 @@ class _FamilyProxy:
     proxier: Proxier
     runner: BoundedFrequencyRunner
     deliveries: list[_Delivery] = field(default_factory=list)  #: changes since the last sync
-    carried: list[_Delivery] = field(
-        default_factory=list
-    )  #: changes that a failed sync took, or a former process missed
+    carried: list[_Delivery] = field(default_factory=list)  #: those of a failed sync, or that a former process missed
     in_sync: list[_Delivery] = field(default_factory=list)  #: changes that the sync under way has taken
+    sync_start_ns: int | None = None  #: when that sync began
     requested_ns: int | None = None
     syncing: bool = False
     wake: int = 0  #: number of the last wake-up asked for; earlier ones mean nothing
     local: Mapping[ServiceKey, LocalEndpoints] = field(default_factory=dict)
+
+    @property
+    def late(self) -> tuple[tuple[int | None, list[_Delivery]], ...]:
+        """Changes that are not in the rules, with the start of the sync that has them."""
+        return ((None, self.carried), (None, self.deliveries), (self.sync_start_ns, self.in_sync))
 
 
 @dataclass(slots=True, eq=False)
@@ -252,11 +256,7 @@ class KubeProxy:
 
     def stop(self) -> None:
         """End the process. Its rules stay in the kernel."""
-        unprogrammed = {
-            d.change.number: d.change
-            for proxy in self._proxies
-            for d in (*proxy.carried, *proxy.deliveries, *proxy.in_sync)
-        }
+        unprogrammed = {d.change.number: d.change for proxy in self._proxies for _, late in proxy.late for d in late}
         self._missed += [change for _, change in sorted({**unprogrammed, **self._under_way}.items())]
         self._under_way = {}
         self._process += 1
@@ -280,16 +280,18 @@ class KubeProxy:
                 proxy.proxier.held = joined if proxy.proxier.held is held else proxy.proxier.held.joined(rules)
         self._kernel.load(joined)
 
-    def unprogrammed(self) -> Iterator[tuple[Change, ServiceKey, Family]]:
-        """Yield the changes that are written and not in this node's rules, with their Service, for each family."""
+    def unprogrammed(self) -> Iterator[Unprogrammed]:
+        """Yield the changes that are written and not in this node's rules, for each family."""
         for number, family in enumerate(self._families):
             proxy = self._proxies[number] if number < len(self._proxies) and self.running else None
             waiting = [*self._missed, *self._under_way.values()]
-            found = {change.number: change for change in waiting if self._concerns(change, family.label)}
-            for delivery in (*proxy.carried, *proxy.deliveries, *proxy.in_sync) if proxy is not None else ():
-                found[delivery.change.number] = delivery.change
-            for _, change in sorted(found.items()):
-                yield change, _service_and_trigger(change)[0], family
+            found: dict[int, tuple[Change, int | None, int | None]]
+            found = {c.number: (c, None, None) for c in waiting if self._concerns(c, family.label)}
+            for start_ns, several in () if proxy is None else proxy.late:
+                found.update((d.change.number, (d.change, d.at_ns, start_ns)) for d in several)
+            for _, (change, *times_ns) in sorted(found.items()):
+                where = str(change), str(_service_and_trigger(change)[0]), self.name, family.label
+                yield Unprogrammed(*where, change.trigger_ns, change.written_ns, *times_ns)
 
     def _receive_lists(self) -> None:
         self._listed = self._api.number
@@ -464,7 +466,7 @@ class KubeProxy:
         if instantly:
             self._end(proxy, syncing)
             return
-        proxy.syncing, proxy.in_sync = True, deliveries
+        proxy.syncing, proxy.in_sync, proxy.sync_start_ns = True, deliveries, now_ns
         process = self._process
 
         def end() -> None:

@@ -222,6 +222,8 @@ class Unprogrammed:
     family: str
     trigger_ns: int
     written_ns: int
+    delivered_ns: int | None = None  #: when kube-proxy had it; None: it had not
+    sync_start_ns: int | None = None  #: when the sync began that had not ended; None: none had begun, or it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,16 +343,8 @@ class EndpointSpell:
     from_ns: int
     until_ns: int | None = None  #: None: to the end of the run
     pod: str = ""  #: ``namespace/name``; empty: the slice names none
-    listed: "Listing | None" = None  #: the write that began it
-    unlisted: "Listing | None" = None  #: the write that ended it
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A write of a slice that begins or ends the stretch in which an endpoint is listed."""
-
-    change: int  #: number of the write
-    cause: Cause
+    listed: Cause | None = None  #: why the slice lists it since then; None: not recorded
+    unlisted: Cause | None = None  #: why it no longer does
 
 
 @dataclass(frozen=True, slots=True)
