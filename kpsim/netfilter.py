@@ -34,26 +34,26 @@ NAT, it is there in all four hooks. The priority of a NAT chain only orders it a
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kpsim.addresses import Family
 from kpsim.conntrack import Clash, ConntrackTable, Destroyed, Ending, Entry, FlowTuple
 from kpsim.ipvs.connections import Connection, server_of
-from kpsim.ipvs.servers import ServerReference
 from kpsim.packet import Packet
-from kpsim.packetpath import delivery
+from kpsim.packetpath import delivery, endpoints
 from kpsim.packetpath.chooser import Chooser, ScriptedChooser, TooManyWays, explore
 from kpsim.packetpath.facts import NodeFacts
 from kpsim.packetpath.index import compiled
-from kpsim.packetpath.memory import Memory, SetId, Touched
+from kpsim.packetpath.memory import Memory, SetId
 from kpsim.packetpath.memory.dynamic_sets import Member
 from kpsim.packetpath.registration import HookEntry, ipvs_entries, named_chains, table_entries
 from kpsim.packetpath.reject import TCP_RESET
 from kpsim.packetpath.routing import OwnAddress, Routing
-from kpsim.packetpath.steps import Ended, HookEntered, Step, Supposed
+from kpsim.packetpath.steps import Ended, HookEntered
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects, End, Traversal
+from kpsim.packetpath.walks import Walk, agreed, undecided
 from kpsim.packetpath.worlds import ONLY_WORLD, SameDraws, UnknownEnd, World, settled
 from kpsim.programmed import Programmed
 from kpsim.ruleset import (
@@ -62,7 +62,6 @@ from kpsim.ruleset import (
     Hook,
     Origin,
     Recent,
-    RuleReference,
     Ruleset,
     Statement,
     UpdateSet,
@@ -211,6 +210,11 @@ class Netns(NodeFacts):
         self._registered[family] = (*self._registered[family], entry)
         self._arrange(family)
 
+    def is_new(self) -> bool:
+        """Whether packets meet nothing but rules and plain routes: no connection, no policy, and nobody watches them."""
+        bare = not self.routing.rules and not any(told.virtual_servers for told in self.programmed.values())
+        return bare and not len(self.conntrack) and not any(self._registered.values()) and self.ready is compiled
+
     def entries(self, family: Family, hook: Hook) -> tuple[HookEntry, ...]:
         """The entries that a packet passes at a hook, in order."""
         return self._entries[family][hook]
@@ -301,63 +305,6 @@ def _recent_lists(ruleset: Ruleset) -> Iterable[str]:
 # --- the walk of a packet ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """What became of a packet on one node, why, and what the node will remember once the effects are committed."""
-
-    disposition: Disposition
-    packet: Packet  #: as it is now: delivered, forwarded (``out_interface``), or where it ended
-    effects: Effects
-    trace: tuple[Step, ...]  #: empty if none was asked for
-    came_by: str = ""  #: the interface by which the packet came in; ip_vs sends on what came in as if it was made here
-    cause: Cause | None = None  #: of REJECTED and DROPPED
-    rule: RuleReference | None = None  #: the rule that rejected or dropped
-    with_: str | None = None  #: of REJECTED: ``icmp-port-unreachable``, ``tcp-reset``, …
-    answer: Packet | None = None  #: of REJECTED: what the sender is told
-    local_error: str = ""  #: what a local sender's system call returns: EPERM, ECONNREFUSED, … (K-3.2)
-    next_hop: int | None = None  #: of FORWARDED: the address that the packet is sent to on the link
-    ct_state: str = ""  #: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED; empty if nothing tracks connections
-    entry: Entry | None = None  #: the packet's connection, also when it was not confirmed
-    dnat_rule: RuleReference | None = None  #: decided the destination; only for the packet that creates the entry
-    snat_rule: RuleReference | None = None  #: decided the source; only for the packet that creates the entry
-    server: ServerReference | None = None  #: the virtual server that chose a real server for the packet, or had none
-    served: Connection | None = None  #: of ip_vs, if the packet is a client's
-    source_ports: tuple[int, int] | None = (
-        None  #: first and last of the ports from which the kernel drew the new source port
-    )
-    unknown: str = ""  #: of UNKNOWN: the words of the rule that are not modelled
-
-    @property
-    def redirected(self) -> bool:
-        """Whether the destination of the packet's connection was changed, by a rule or by ip_vs, now or earlier."""
-        return self.binds or self.served is not None or (self.entry is not None and self.entry.redirects)
-
-    @property
-    def binds(self) -> bool:
-        """Whether the destination was decided for this packet: by a rule that translated it, or by a virtual server."""
-        return self.dnat_rule is not None or (self.server is not None and self.server.server is not None)
-
-    @property
-    def refused_by(self) -> RuleReference | ServerReference | None:
-        """What refused the packet: a rule, or a virtual server without a usable real server; None: neither did."""
-        refused = self.server is not None and self.server.server is None
-        return self.server if refused and self.rule is None else self.rule
-
-    @property
-    def source_port_drawn(self) -> bool:
-        """Whether the kernel drew the new source port at random."""
-        return self.source_ports is not None
-
-    @property
-    def masqueraded(self) -> bool:
-        """Whether a rule translates the source of this connection, be it for this packet or an earlier one.
-
-        True for the packet that met the rule even if the source stays the same address.
-        """
-        translated = self.entry is not None and self.entry.reply.daddr != self.entry.original.saddr
-        return translated or self.snat_rule is not None
-
-
 def walk(
     netns: Netns,
     packet: Packet,
@@ -381,83 +328,7 @@ def walk(
     def once(world: World) -> Walk:
         return _walk(netns, packet.copy(), now_ns, draws, world, local=local, trace=trace, indexed=indexed)
 
-    return settled(once, _agreed, _undecided)
-
-
-def _agreed(first: Walk, other: Walk) -> Walk | None:
-    """One walk for two that end alike; None for two that differ.
-
-    Which rule decided, and what was counted, may differ. So may marks, and what lists and limits remember: afterwards it is
-    not known what they hold.
-    """
-    if first == other:
-        return first
-    mine, theirs = first.effects, other.effects
-    if _outcome(first) != _outcome(other) or mine.destroyed != theirs.destroyed:
-        return None
-    entries = [
-        _same_but_for_marks(*pair)
-        for pair in ((first.entry, other.entry), (mine.created, theirs.created), (mine.updated, theirs.updated))
-    ]
-    if any(entry is _DIFFER for entry in entries):
-        return None
-    entry, created, updated = entries
-    touched = mine.touched._replace(unsure=_unsure(mine.touched, theirs.touched))
-    return replace(first, entry=entry, effects=replace(mine, created=created, updated=updated, touched=touched))
-
-
-def _unsure(mine: Touched, theirs: Touched) -> frozenset[Hashable]:
-    """The buckets and numbers, the lists with a source and the sets with a key that only one of two worlds changed."""
-    ours: dict[Hashable, object] = dict((*mine.buckets, *mine.numbers))
-    others: dict[Hashable, object] = dict((*theirs.buckets, *theirs.numbers))
-    ours |= {(touch.at, touch.key): touch for touch in mine.sets}
-    others |= {(touch.at, touch.key): touch for touch in theirs.sets}
-    differ: set[Hashable] = {key for key in {**ours, **others} if ours.get(key) != others.get(key)}
-    if mine.recent != theirs.recent:
-        differ |= {(touch.match.name, touch.source) for touch in (*mine.recent, *theirs.recent)}
-    return mine.unsure | theirs.unsure | differ
-
-
-_DIFFER = object()
-
-
-def _same_but_for_marks(mine: Entry | None, theirs: Entry | None) -> Any:
-    """One entry for two that differ in their marks at most; _DIFFER if they differ in more."""
-    if mine is None or theirs is None:
-        return mine if mine is theirs else _DIFFER
-    unsure = mine.unsure_mark | theirs.unsure_mark | (mine.mark ^ theirs.mark)
-    both = mine._replace(unsure_mark=unsure)
-    return both if both == theirs._replace(mark=mine.mark, unsure_mark=unsure) else _DIFFER
-
-
-def _outcome(step: Walk) -> tuple[object, ...]:
-    """What two walks must have in common to end alike."""
-    sent = replace(step.packet, mark=0) if step.disposition in (Disposition.FORWARDED, Disposition.DELIVERED) else None
-    translated = (step.dnat_rule is None, step.snat_rule is None, step.source_port_drawn, step.server is None)
-    cause = Cause.RULE if step.cause is Cause.POLICY else step.cause
-    return (
-        step.disposition,
-        sent,
-        cause,
-        step.with_,
-        step.answer,
-        step.local_error,
-        step.next_hop,
-        step.ct_state,
-        translated,
-    )
-
-
-def _undecided(step: Walk, words: str) -> Walk:
-    """The walk of a packet whose end depends on a match that is not modelled."""
-    end = Ended(Disposition.UNKNOWN, Cause.UNKNOWN_RULE)
-    asked = [at for at, each in enumerate(step.trace) if isinstance(each, Supposed) and each.words == words]
-    shown = (*step.trace[: asked[-1] + 1], end) if asked else step.trace
-    return replace(
-        step, disposition=Disposition.UNKNOWN, cause=Cause.UNKNOWN_RULE, unknown=words, effects=NO_EFFECTS, trace=shown,
-        rule=None, with_=None, answer=None, local_error="", next_hop=None, entry=None, dnat_rule=None, snat_rule=None,
-        server=None, served=None,
-    )  # fmt: skip
+    return settled(once, agreed, undecided)
 
 
 def _walk(
@@ -557,31 +428,45 @@ def expand(
     ``merge=False`` keeps them apart. TooManyWays (an InputError that names the chains) after ``limit`` ways.
     """
 
-    def once(chooser: Chooser) -> Walk:
+    def once(chooser: Chooser, trace: bool = trace) -> Walk:
         return walk(netns, packet, now_ns=now_ns, chooser=chooser, local=local, trace=trace, indexed=indexed)
 
-    apart = _ways_apart(once, as_written=as_written) if merge and limit is None else None
-    return list(explore(once, as_written=as_written, limit=limit, merge=merge)) if apart is None else apart
+    found = None
+    if merge and limit is None:
+        told = netns.programmed.get(packet.family)
+        by_kinds = None if trace or not indexed or told is None or not netns.is_new() else told.ruleset
+        found = _ways_apart(once, netns, by_kinds, as_written=as_written)
+    return list(explore(once, as_written=as_written, limit=limit, merge=merge)) if found is None else found
 
 
 _FEW_WAYS = 64  #: so many are followed faster one by one than with copies of every state where they part
 
 
-def _ways_apart(once: Callable[[ScriptedChooser], Walk], *, as_written: bool) -> list[tuple[Fraction, Walk]] | None:
-    """Every outcome, if there are few and no two ways have met in one state. None: there may be other ways to tell.
+def _ways_apart(
+    once: Callable[..., Walk], netns: Netns, by_kinds: Ruleset | None, *, as_written: bool
+) -> list[tuple[Fraction, Walk]] | None:
+    """Every outcome, if there are few or few kinds, and no two ways have met in one state. None: there may be other ways to tell.
 
     Ways that had met would have gone on alike, to one translation. So if each ends with its own, none have.
     """
     found: list[tuple[Fraction, Walk]] = []
     translations = set[Hashable]()
+    chooser = ScriptedChooser()
+
+    def noted(now: ScriptedChooser) -> Walk:
+        nonlocal chooser
+        chooser = now
+        return once(now)
+
     try:
-        for weight, way in explore(once, as_written=as_written, limit=_FEW_WAYS, brief=True):
-            at, entry = way.dnat_rule, way.entry
-            by = None if at is None else (at.table, at.chain, at.number)
-            translation = by, None if entry is None else (entry.reply.saddr, entry.reply.sport)
-            if translation in translations:
+        for weight, way in explore(noted, as_written=as_written, limit=_FEW_WAYS, brief=True):
+            if not found and by_kinds is not None:
+                of_all = endpoints.composed(way, chooser, netns, by_kinds, once, as_written=as_written)
+                if of_all is not None:
+                    return of_all
+            if way.translation in translations:
                 return None
-            translations.add(translation)
+            translations.add(way.translation)
             found.append((weight, way))
     except TooManyWays:
         return None

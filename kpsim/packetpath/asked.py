@@ -4,7 +4,7 @@ Packets that differ only in their client's address and port take the same way th
 answer alike. A chain that counts, remembers, computes with ports, or translates to ranges has no such answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -57,6 +57,7 @@ class AskedSet(NamedTuple):
     name: str
     place: int  #: of the end's address in the key; −1: it has none
     addresses: tuple[int, ...]  #: the places of all addresses in the key
+    key: tuple[Source, ...]  #: it may hold the end's port
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,14 @@ class _Otherwise(Exception):
 
 def asked(chain: Chain, *, of_source: bool) -> Asked | None:
     """What the chain's own rules ask of a packet's source, else of its destination. None: it cannot be said."""
-    known: dict[bool, Asked | None] = compiled(chain).asked
-    if of_source not in known:
+    known: dict[Hashable, Asked | None] = compiled(chain).known
+    side = "source" if of_source else "destination"
+    if side not in known:
         try:
-            known[of_source] = Asked.union(_of_part(part, of_source) for rule in chain.rules for part in rule.body)
+            known[side] = Asked.union(_of_part(part, of_source) for rule in chain.rules for part in rule.body)
         except _Otherwise:
-            known[of_source] = None
-    return known[of_source]
+            known[side] = None
+    return known[side]
 
 
 def _of_part(part: Expression | Statement, of_source: bool) -> Asked:
@@ -161,7 +163,7 @@ def _of_set(key: tuple[Source, ...], of: Set | SetReference, of_source: bool) ->
                 pass
             case _:
                 raise _Otherwise
-    if port in fields or not _OF_SETS.isdisjoint(fields):
+    if not _OF_SETS.isdisjoint(fields):
         raise _Otherwise
     if fields.count(address) > 1 or Masked in map(type, key):
         raise _Otherwise
@@ -170,7 +172,9 @@ def _of_set(key: tuple[Source, ...], of: Set | SetReference, of_source: bool) ->
         if of.of_namespace:
             raise _Otherwise
         addresses = tuple(at for at, name in enumerate(key) if name in (Field.SADDR, Field.DADDR))
-        return Asked(sets=frozenset({AskedSet(of.name, place, addresses)}))
+        return Asked(sets=frozenset({AskedSet(of.name, place, addresses, key)}))
+    if port in fields:
+        raise _Otherwise
     tests = asked_by_elements(of, place)
     if tests is None:
         raise _Otherwise

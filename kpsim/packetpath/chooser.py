@@ -99,7 +99,7 @@ class ScriptedChooser:
         return scripts
 
     def chance(self, threshold: int, key: Hashable) -> bool:
-        return self.among(_branches(threshold, self._as_written)) == 0
+        return self.among(branches(threshold, self._as_written)) == 0
 
     def uniform(self, limit: int, key: Hashable) -> int:
         return self.among((Fraction(1, limit),) * limit)
@@ -210,7 +210,7 @@ def _each(
 
 
 @lru_cache(maxsize=1 << 12)
-def _branches(threshold: int, as_written: bool) -> tuple[Fraction, Fraction]:
+def branches(threshold: int, as_written: bool) -> tuple[Fraction, Fraction]:
     """The probabilities of yes and no."""
     true = fraction_as_written(threshold) if as_written else None
     if true is None:

@@ -120,11 +120,11 @@ class Run:
 class CompiledChain:
     """A chain ready to run. It is kept on the chain and stays valid, because a changed chain is another object."""
 
-    __slots__ = ("_blocks", "asked", "forks", "name", "recent_lists", "rules")
+    __slots__ = ("_blocks", "forks", "known", "name", "recent_lists", "rules")
 
     def __init__(self, chain: Chain, make: MakeCondition = condition) -> None:
         self.name = chain.name
-        self.asked: dict[bool, Any] = {}  #: a cache of ``packetpath.asked``
+        self.known: dict[Hashable, Any] = {}  #: what ``packetpath.asked`` and ``endpoints`` found out about the chain
         # limits and counters are numbered, not rules: a rule added before a limit leaves it its bucket
         buckets = count()
         self.rules = tuple(

@@ -20,7 +20,7 @@ from kpsim.packetpath.index import CompiledChain, compiled
 from kpsim.packetpath.memory import NOTHING_TOUCHED
 from kpsim.packetpath.routing import Routing
 from kpsim.programmed import Programmed
-from kpsim.ruleset import Chain, Masquerade, NatFlags, Set, TableKey
+from kpsim.ruleset import Chain, Field, Masquerade, NatFlags, Set, TableKey
 from kpsim.simulation.attempts import Attempt, OpenFlow
 from kpsim.simulation.runlog import Fate
 from kpsim.sysctls import Sysctls
@@ -280,6 +280,8 @@ class Recording:
             chains[id(chain)] = at, chain
             every.append(found)
             for each in found.sets:
+                if (Field.SPORT if to_server else Field.DPORT) in each.key:
+                    raise NotCovered
                 of = tables[at].sets.get(each.name)
                 tests = None if of is None else asked_by_elements(of, each.place if self.outside else -1)
                 if of is None or tests is None:

@@ -35,7 +35,7 @@ TESTS = tuple(
         "test_matching", "test_measured_lives", "test_netfilter", "test_netfilter_nat", "test_netfilter_refusals",
         "test_packet_journeys", "test_packet_paths", "test_policy_routing", "test_probes", "test_programmed", "test_recent", "test_reject",
         "test_routing", "test_ruleset", "test_ruleset_operations", "test_sets_and_maps", "test_numbers", "test_source_ports", "test_walk_steps",
-        "properties/test_answers", "properties/test_connection_table", "properties/test_walk_index", "properties/test_walks",
+        "properties/test_answers", "properties/test_connection_table", "properties/test_endpoints_by_kind", "properties/test_walk_index", "properties/test_walks",
     )
 )  # fmt: skip
 #: pytest's options: one session, nothing stored, no parallel workers
