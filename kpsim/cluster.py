@@ -15,6 +15,7 @@ from kpsim.objects import (
     LABEL_HEADLESS,
     LABEL_SERVICE_PROXY_NAME,
     ApiObject,
+    Endpoints,
     EndpointSlice,
     Node,
     ObjectKey,
@@ -180,8 +181,8 @@ def selected(obj: ApiObject, node_name: str) -> bool:
             return obj.metadata.name == node_name
         case ServiceCIDR():
             return True
-        case Pod():
-            return False  # kube-proxy never reads Pods (O-1.5)
+        case Pod() | Endpoints():
+            return False  # kube-proxy never reads them (O-1.5)
 
 
 def through_selector(event: Event, node_name: str) -> Event | None:

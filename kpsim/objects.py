@@ -339,7 +339,6 @@ def endpoint_slice_from_json(obj: Json) -> EndpointSlice:
 def _slice_endpoint(endpoint: JsonReader) -> SliceEndpoint:
     conditions = endpoint.child("conditions")
     hints = endpoint.optional_child("hints")
-    target = endpoint.optional_child("targetRef")
     return SliceEndpoint(
         addresses=endpoint.texts("addresses"),
         ready=conditions.optional_flag("ready"),
@@ -350,10 +349,74 @@ def _slice_endpoint(endpoint: JsonReader) -> SliceEndpoint:
         zone_hints=frozenset(h.text("name") for h in hints.children("forZones")) if hints else frozenset(),
         node_hints=frozenset(h.text("name") for h in hints.children("forNodes")) if hints else frozenset(),
         hostname=endpoint.optional_text("hostname"),
-        target_ref=TargetRef(target.text("kind"), target.text("namespace"), target.text("name"), target.text("uid"))
-        if target
-        else None,
+        target_ref=_target_ref(endpoint.optional_child("targetRef")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointAddress:
+    """One address of an Endpoints object."""
+
+    ip: str
+    hostname: str = ""
+    node_name: str | None = None
+    target_ref: TargetRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSubset:
+    """Addresses that have all of the ports. Ports always have a number here, and a name that may be empty."""
+
+    addresses: tuple[EndpointAddress, ...]
+    not_ready: tuple[EndpointAddress, ...]
+    ports: tuple[SlicePort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The older object with all endpoints of a Service, of one name with it. kube-proxy never reads it (CP-4.1)."""
+
+    metadata: Metadata
+    json: Json = field(repr=False)
+    subsets: tuple[EndpointSubset, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Endpoints", self.metadata.namespace, self.metadata.name)
+
+
+def endpoints_from_json(obj: Json) -> Endpoints:
+    """InputError if a field has the wrong type."""
+    reader = JsonReader(obj, "")
+    return Endpoints(_metadata(reader), obj, tuple(map(_subset, reader.children("subsets"))))
+
+
+def _subset(subset: JsonReader) -> EndpointSubset:
+    addresses, not_ready = (
+        tuple(
+            EndpointAddress(
+                address.text("ip"),
+                address.text("hostname"),
+                address.optional_text("nodeName"),
+                _target_ref(address.optional_child("targetRef")),
+            )
+            for address in subset.children(group)
+        )
+        for group in ("addresses", "notReadyAddresses")
+    )
+    ports = tuple(
+        SlicePort(
+            port.text("name"), port.text("protocol") or "TCP", port.integer("port"), port.optional_text("appProtocol")
+        )
+        for port in subset.children("ports")
+    )
+    return EndpointSubset(addresses, not_ready, ports)
+
+
+def _target_ref(target: JsonReader | None) -> TargetRef | None:
+    if target is None:
+        return None
+    return TargetRef(target.text("kind"), target.text("namespace"), target.text("name"), target.text("uid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,11 +547,12 @@ def service_cidr_from_json(obj: Json) -> ServiceCIDR:
     return ServiceCIDR(_metadata(reader), obj, reader.child("spec").texts("cidrs"))
 
 
-ApiObject = Service | EndpointSlice | Node | Pod | ServiceCIDR
+ApiObject = Service | EndpointSlice | Endpoints | Node | Pod | ServiceCIDR
 
 _READERS: Mapping[str, Callable[[Json], ApiObject]] = {
     "Service": service_from_json,
     "EndpointSlice": endpoint_slice_from_json,
+    "Endpoints": endpoints_from_json,
     "Node": node_from_json,
     "Pod": pod_from_json,
     "ServiceCIDR": service_cidr_from_json,

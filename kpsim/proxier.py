@@ -27,7 +27,7 @@ from kpsim.kubeproxy.trackers import (
     ServiceChangeTracker,
     ServiceKey,
 )
-from kpsim.objects import LABEL_ZONE, EndpointSlice, Node, Pod, Service, ServiceCIDR
+from kpsim.objects import LABEL_ZONE, Endpoints, EndpointSlice, Node, Pod, Service, ServiceCIDR
 from kpsim.programmed import Programmed
 
 
@@ -159,7 +159,7 @@ class Proxier:
             case ServiceCIDR():
                 self._on_service_cidr(event)
                 return False  # the next full sync will see the change (NFT-1.10)
-            case Pod():
+            case Pod() | Endpoints():
                 return False  # never read (O-1.5)
 
     def _on_node(self, node: Node) -> bool:

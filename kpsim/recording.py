@@ -19,7 +19,7 @@ from kpsim.config import Host, HostInterface, Mode, ProxyConfig, config_from_jso
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json, decoded, json_line, read_bytes, shown_name
 from kpsim.kubeproxy.stale_flows import UdpFlow
-from kpsim.objects import ApiObject, JsonReader, Node, node_from_json, object_from_json
+from kpsim.objects import ApiObject, Endpoints, JsonReader, Node, node_from_json, object_from_json
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
 
 
@@ -181,7 +181,7 @@ def _steps(obj: JsonReader, unused: _Unused) -> Iterator[WatchStep | SyncStep]:
         typed = object_from_json(source)
     except InputError as error:
         raise InputError([Problem(p.message, path=f".object{p.path}") for p in error.problems]) from error
-    if typed is None:
+    if typed is None or isinstance(typed, Endpoints):  # not watched (O-1.5)
         unused.kinds[str(source["kind"])] += 1
         return
     _check_values(source, ".object", unused)

@@ -270,3 +270,69 @@ def test_the_order_of_the_objects_changes_no_allocation() -> None:
     services = [service(f"svc-{number}", type="NodePort") for number in range(40)]
     there, back = load(*services).cluster, load(*reversed(services)).cluster
     assert [found.json for found in there.services] == [found.json for found in back.services]
+
+
+# ------------------------------------------------------------------------------------------------------------ Endpoints
+
+
+def db_endpoints(**metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "db", "namespace": "shop", **metadata},
+        "subsets": [{"addresses": [{"ip": "10.180.0.200"}], "ports": [{"port": 5432}]}],
+    }
+
+
+def db_slice(manager: str, **metadata: Any) -> dict[str, Any]:
+    labels = {"kubernetes.io/service-name": "db"} | (
+        {"endpointslice.kubernetes.io/managed-by": manager} if manager else {}
+    )
+    return endpoint_slice(
+        metadata={"name": "db-x2k4p", "namespace": "shop", "labels": labels, **metadata},
+        endpoints=[{"addresses": ["10.180.0.201"]}],
+    )
+
+
+DB = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "db", "namespace": "shop"},
+    "spec": {"clusterIP": "172.30.0.44", "ports": [{"port": 5432}]},
+}
+MIRROR = "endpointslicemirroring-controller.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("service", "endpoints", "slices", "expected"),
+    [
+        (DB, db_endpoints(), [], ["10.180.0.200"]),
+        # a dump of a cluster has the mirrored slices already
+        (DB, db_endpoints(uid="u"), [db_slice(MIRROR, uid="s")], ["10.180.0.201"]),
+        (DB, db_endpoints(), [db_slice(MIRROR)], ["10.180.0.201"]),
+        (DB, db_endpoints(resourceVersion="7"), [db_slice("")], ["10.180.0.201"]),
+        # written by hand: somebody's own slice does not keep the controller from mirroring
+        (DB, db_endpoints(), [db_slice("")], ["10.180.0.200", "10.180.0.201"]),
+        # of a Service with selector its controller writes them, and another the slices
+        ({**DB, "spec": {**DB["spec"], "selector": {"app": "db"}}}, db_endpoints(uid="u"), [], []),
+        (DB, db_endpoints(labels={"endpointslice.kubernetes.io/skip-mirror": "true"}), [], []),
+        (DB, db_endpoints(annotations={"control-plane.alpha.kubernetes.io/leader": "{}"}), [], []),
+    ],
+)
+def test_endpoints_are_mirrored_once_and_only_those_made_by_hand(  # CP-4.3
+    service: dict[str, Any], endpoints: dict[str, Any], slices: list[dict[str, Any]], expected: list[str]
+) -> None:
+    loaded = load(service, endpoints, *slices)
+    found = [e.addresses[0] for item in loaded.cluster.endpoint_slices for e in item.endpoints]
+    assert sorted(found) == expected
+    aside = any("nothing mirrors these: 1 left aside" in note for note in loaded.notes)
+    assert aside is ("10.180.0.200" not in expected)
+
+
+def test_what_is_not_mirrored_for_its_number_earns_a_note() -> None:  # CP-4.3
+    addresses = [{"ip": f"10.180.{n >> 8}.{n & 255}"} for n in range(1, 1003)]
+    loaded = load(DB, db_endpoints() | {"subsets": [{"addresses": addresses, "ports": [{"port": 5432}]}]})
+    assert [len(item.endpoints) for item in loaded.cluster.endpoint_slices] == [1000]
+    assert any(
+        "Endpoints shop/db: A max of 1000 addresses" in note and "2 addresses were" in note for note in loaded.notes
+    )

@@ -69,7 +69,7 @@ def pack(
     """
     groups: dict[frozenset[SlicePort], _Group] = {}
     for ports, endpoint in wanted:
-        groups.setdefault(frozenset(ports), _Group(ports)).endpoints[_identity(endpoint)] = endpoint
+        groups.setdefault(frozenset(ports), _Group(ports)).endpoints[identity(endpoint)] = endpoint
     doomed = [item for item in existing if not owned(item, service)]
     by_ports: dict[frozenset[SlicePort], list[EndpointSlice]] = {}
     for item in existing:
@@ -83,16 +83,17 @@ def pack(
     return drafts, doomed
 
 
-_Identity = tuple[tuple[str, ...], str | None, tuple[str, str] | None]
+Identity = tuple[tuple[str, ...], str | None, tuple[str, str] | None]
 
 
-def _identity(endpoint: SliceEndpoint) -> _Identity:
+def identity(endpoint: SliceEndpoint) -> Identity:
     """Return what an endpoint of a slice and a wanted one have in common if they are the same (CP-3.5.1)."""
     target = endpoint.target_ref
     return tuple(sorted(endpoint.addresses)), endpoint.hostname, (target.namespace, target.name) if target else None
 
 
-def _same_but_for_hints(old: SliceEndpoint, new: SliceEndpoint) -> bool:
+def same_but_for_hints(old: SliceEndpoint, new: SliceEndpoint) -> bool:
+    """Return whether a slice need not be written for a wanted endpoint that is in it."""
     return replace(old, addresses=new.addresses, zone_hints=new.zone_hints, node_hints=new.node_hints) == new
 
 
@@ -101,7 +102,7 @@ class _Group:
     """Wanted endpoints with the same ports."""
 
     ports: tuple[SlicePort, ...]
-    endpoints: dict[_Identity, SliceEndpoint] = field(default_factory=dict)
+    endpoints: dict[Identity, SliceEndpoint] = field(default_factory=dict)
 
 
 def _pack_group(
@@ -110,9 +111,9 @@ def _pack_group(
     """Add the drafts of one port set, and return the slices that lost all their endpoints."""
     own, doomed, rest = Drafts(), [], dict(group.endpoints)
     for item in existing:
-        found = [rest.pop(_identity(endpoint), None) for endpoint in item.endpoints]
+        found = [rest.pop(identity(endpoint), None) for endpoint in item.endpoints]
         kept = [endpoint for endpoint in found if endpoint is not None]
-        same = len(kept) == len(item.endpoints) and all(map(_same_but_for_hints, item.endpoints, kept))
+        same = len(kept) == len(item.endpoints) and all(map(same_but_for_hints, item.endpoints, kept))
         if same and not labels_differ(item, service):
             own.unchanged.append(SliceDraft(item.ports, list(item.endpoints), item, item.metadata.labels))
         elif same:

@@ -216,7 +216,7 @@ def _finalize(
     recycled, doomed = _recycle(drafts, doomed, service)
     if not service.metadata.deletion_timestamp:
         for draft in drafts.create:
-            metadata = new_metadata(service, generated_name(service, sync.taken_names, sync.seed))
+            metadata = new_metadata(service, generated_name(service.key, sync.taken_names, sync.seed))
             yield SliceWrite(WriteVerb.CREATE, render(draft, metadata, service, address_type, sync.trigger_time_ns))
     for draft in (*drafts.update, *recycled):
         assert draft.existing is not None

@@ -11,7 +11,9 @@ from kpsim.objects import (
     CLUSTER_IP_NONE,
     LABEL_HEADLESS,
     LABEL_SERVICE_NAME,
+    Endpoints,
     EndpointSlice,
+    ObjectKey,
     Service,
     SliceEndpoint,
     SlicePort,
@@ -44,12 +46,13 @@ def slice_labels(service: Service) -> dict[str, str]:
     return labels
 
 
-def generated_name(service: Service, taken: set[str], seed: int) -> str:
-    """Return ``<service>-<5 characters>`` as the API server makes it from generateName. A taken name is drawn again."""
-    prefix = f"{service.metadata.name}-"[: _NAME_MAX_LENGTH - _NAME_SUFFIX_LENGTH]
+def generated_name(owner: ObjectKey, taken: set[str], seed: int) -> str:
+    """Return ``<owner>-<5 characters>`` as the API server makes it from generateName. A taken name is drawn again."""
+    prefix = f"{owner.name}-"[: _NAME_MAX_LENGTH - _NAME_SUFFIX_LENGTH]
+    kind = "EndpointSlice" if owner.kind == "Service" else f"EndpointSlice of {owner.kind}"
     attempt = 0
     while True:
-        key = ("EndpointSlice", service.metadata.namespace, service.metadata.name, attempt)
+        key = (kind, owner.namespace, owner.name, attempt)
         letters = (rng.below(len(_NAME_ALPHABET), seed, *key, place) for place in range(_NAME_SUFFIX_LENGTH))
         name = prefix + "".join(_NAME_ALPHABET[letter] for letter in letters)
         if name not in taken:
@@ -58,17 +61,17 @@ def generated_name(service: Service, taken: set[str], seed: int) -> str:
         attempt += 1
 
 
-def new_metadata(service: Service, name: str) -> dict[str, Any]:
-    meta = service.metadata
-    owner = {
+def new_metadata(owner: Service | Endpoints, name: str) -> dict[str, Any]:
+    meta = owner.metadata
+    reference = {
         "apiVersion": "v1",
-        "kind": "Service",
+        "kind": owner.key.kind,
         "name": meta.name,
         "uid": meta.uid,
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    return {"name": name, "generateName": f"{meta.name}-", "namespace": meta.namespace, "ownerReferences": [owner]}
+    return {"name": name, "generateName": f"{meta.name}-", "namespace": meta.namespace, "ownerReferences": [reference]}
 
 
 def render(
@@ -90,13 +93,14 @@ def render(
             "kind": "EndpointSlice",
             "metadata": {**meta, "labels": dict(slice_labels(service) if draft.labels is None else draft.labels)},
             "addressType": address_type,
-            "endpoints": [_endpoint_json(endpoint) for endpoint in draft.endpoints],
-            "ports": [_port_json(port) for port in draft.ports],
+            "endpoints": [endpoint_json(endpoint) for endpoint in draft.endpoints],
+            "ports": [port_json(port) for port in draft.ports],
         }
     )
 
 
-def _endpoint_json(endpoint: SliceEndpoint) -> Json:
+def endpoint_json(endpoint: SliceEndpoint) -> Json:
+    """Return the endpoint as it stands in a slice."""
     conditions = {"ready": endpoint.ready, "serving": endpoint.serving, "terminating": endpoint.terminating}
     target = endpoint.target_ref
     hints = {
@@ -115,7 +119,8 @@ def _endpoint_json(endpoint: SliceEndpoint) -> Json:
     return _without_none(fields)
 
 
-def _port_json(port: SlicePort) -> Json:
+def port_json(port: SlicePort) -> Json:
+    """Return the port as it stands in a slice or in an Endpoints object."""
     return _without_none(
         {"name": port.name, "protocol": port.protocol, "port": port.port, "appProtocol": port.app_protocol}
     )

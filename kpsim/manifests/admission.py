@@ -16,7 +16,7 @@ from kpsim.manifests.places import Finding, Path, Place, path_before, value_at, 
 from kpsim.manifests.schema import check_shapes, checked_texts
 from kpsim.manifests.templates import HINT, may_hold_template, template_in
 from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, Complaint, is_stored, metadata_complaints
-from kpsim.objects import ApiObject, object_from_json
+from kpsim.objects import ApiObject, Endpoints, object_from_json
 
 #: kinds of which little is read; a server of another version may have stored more fields
 LENIENT_KINDS = ("Pod", "Node")
@@ -240,7 +240,7 @@ def _listed(notes: list[str], what: str) -> list[str]:
 
 
 def typed_objects(admission: Admission) -> list[ApiObject]:
-    """Return the typed objects of the kinds that kpsim models. An object that cannot be read becomes a finding."""
+    """Return the typed objects of the kinds that decide packets, so no Endpoints. An object that cannot be read becomes a finding."""
     typed: list[ApiObject] = []
     for item in admission.items:
         try:
@@ -248,6 +248,6 @@ def typed_objects(admission: Admission) -> list[ApiObject]:
         except InputError as error:
             admission.findings += [item.finding((), str(problem)) for problem in error.problems]
             continue
-        if obj is not None:
+        if obj is not None and not isinstance(obj, Endpoints):
             typed.append(obj)
     return typed

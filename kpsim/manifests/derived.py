@@ -5,22 +5,19 @@ Counterpart: the endpointslice and endpointslicemirroring controllers. A Service
 
 from collections.abc import Iterable, Sequence
 
-from kpsim.addresses import Family, parse_ip
+from kpsim.endpoints import is_mirrored, mirrored_slices, should_mirror
 from kpsim.inputs import Json
 from kpsim.manifests.remarks import counted
+from kpsim.manifests.validation import is_stored
 from kpsim.objects import (
-    LABEL_SERVICE_NAME,
     ApiObject,
     EndpointSlice,
     Node,
     Pod,
     Service,
-    endpoint_slice_from_json,
+    endpoints_from_json,
     node_from_json,
 )
-
-_LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
-_LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 
 
 def derive_from_pods(objects: Sequence[ApiObject]) -> tuple[list[EndpointSlice], list[str]]:
@@ -87,62 +84,41 @@ def _pod_notes(pods: Iterable[Pod]) -> list[str]:
 
 
 def mirror_endpoints(endpoints: Sequence[Json], objects: Sequence[ApiObject]) -> tuple[list[EndpointSlice], list[str]]:
-    """Make slices from Endpoints of Services without selector (CP-4.3). The controllers rewrite all other Endpoints."""
-    services = {(obj.metadata.namespace, obj.metadata.name): obj for obj in objects if isinstance(obj, Service)}
-    sliced = {(obj.metadata.namespace, obj.service_name) for obj in objects if isinstance(obj, EndpointSlice)}
+    """Make slices from Endpoints of Services without selector (CP-4.3). The controllers rewrite all other Endpoints.
+
+    Slices that mirror an object already are kept. Where an object comes from an API server, any slices of its Service are the whole
+    truth; beside one that was written by hand, others' slices stay.
+    """
     mirrored: list[EndpointSlice] = []
     notes: list[str] = []
-    unread = 0
+    kept = set(map(id, hand_made(endpoints, objects)))
     for obj in endpoints:
-        metadata = obj["metadata"]
-        name = (metadata["namespace"], metadata["name"])
-        service = services.get(name)
-        labels = metadata.get("labels") or {}
-        if service is None or service.selector or name in sliced or labels.get(_LABEL_SKIP_MIRROR) == "true":
-            unread += 1
+        if id(obj) not in kept:
             continue
-        made = [
-            _mirrored_slice(obj, subset, number, family)
-            for number, subset in enumerate(obj.get("subsets") or [])
-            for family in Family
-        ]
-        made = [found for found in made if found.endpoints]
+        typed = endpoints_from_json(obj)
+        name = f"{typed.metadata.namespace}/{typed.metadata.name}"
+        made, events = mirrored_slices(typed)
         mirrored += made
-        notes.append(f"mirrored Endpoints {'/'.join(name)} into {counted(len(made), 'EndpointSlice')}")
-    if unread:
+        notes.append(f"mirrored Endpoints {name} into {counted(len(made), 'EndpointSlice')}")
+        notes += [f"Endpoints {name}: {event.message}" for event in events]
+    if unread := len(endpoints) - len(kept):
         notes.append(f"kube-proxy does not read Endpoints, and nothing mirrors these: {unread} left aside")
     return mirrored, notes
 
 
-def _mirrored_slice(obj: Json, subset: Json, number: int, family: Family) -> EndpointSlice:
-    metadata = obj["metadata"]
-    endpoints = []
-    for group, ready in (("addresses", True), ("notReadyAddresses", False)):
-        for address in subset.get(group) or []:
-            parsed = parse_ip(address["ip"])
-            if parsed is None or parsed[0] is not family:
-                continue
-            # mirrored endpoints have the condition ready alone
-            endpoint = {"addresses": [address["ip"]], "conditions": {"ready": ready}}
-            endpoints.append(endpoint | ({"nodeName": address["nodeName"]} if address.get("nodeName") else {}))
-    return endpoint_slice_from_json(
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": metadata["namespace"],
-                "name": f"{metadata['name']}-mirrored-{number}-{family.label.lower()}",
-                "labels": {
-                    **(metadata.get("labels") or {}),
-                    LABEL_SERVICE_NAME: metadata["name"],
-                    _LABEL_MANAGED_BY: "endpointslicemirroring-controller.k8s.io",
-                },
-            },
-            "addressType": family.label,
-            "endpoints": endpoints,
-            "ports": [
-                {"name": port.get("name") or "", "protocol": port["protocol"], "port": port["port"]}
-                for port in subset.get("ports") or []
-            ],
-        }
-    )
+def hand_made(endpoints: Sequence[Json], objects: Sequence[ApiObject]) -> list[Json]:
+    """Return the Endpoints that a controller would mirror now, as no slices do yet."""
+    services = {(obj.metadata.namespace, obj.metadata.name): obj for obj in objects if isinstance(obj, Service)}
+    slices: dict[tuple[str, str], list[EndpointSlice]] = {}
+    for item in objects:
+        if isinstance(item, EndpointSlice):
+            slices.setdefault((item.metadata.namespace, item.service_name), []).append(item)
+    found = []
+    for obj in endpoints:
+        typed = endpoints_from_json(obj)
+        name = (typed.metadata.namespace, typed.metadata.name)
+        service, own = services.get(name), slices.get(name, [])
+        done = any(map(is_mirrored, own)) or (bool(own) and is_stored(obj))
+        if service is not None and not service.selector and should_mirror(typed) and not done:
+            found.append(obj)
+    return found
