@@ -240,6 +240,27 @@ def test_without_an_endpoint_for_the_zone_hints_are_ignored_there() -> None:
     assert all(20 * SECOND_NS <= c.at_ns < 22 * SECOND_NS for c in lost(log))
 
 
+# ---------------------------------------------------------------------------------------------------------- hints-flapping
+
+
+def test_hints_go_whenever_a_zone_would_be_overloaded_and_come_back() -> None:
+    log = log_of("hints-flapping")
+    # CP-3.8.3 with a third of the CPUs for each zone: three times ceil(N / 3.6) must not exceed N
+    fits = [n for n in range(3, 10) if 3 * -(-10 * n // 36) <= n]
+    assert fits == [3, 6, 7, 9]
+    switched = {
+        h.kind: [other.at_ns // SECOND_NS for other in log.happenings if other.kind == h.kind]
+        for h in log.happenings if "Hints" in h.kind
+    }  # fmt: skip
+    # the Deployment has N pods ready from 10 × (N − 3) + 1 s on
+    assert switched["TopologyAwareHintsEnabled"] == [0, 31, 61]
+    assert {at for at in switched["TopologyAwareHintsDisabled"] if at % 10 == 1} == {11, 21, 51}
+    for n, traffic in ((3, "three"), (4, "four"), (6, "six"), (8, "eight"), (9, "nine")):
+        counted = by_client(log, traffic, 0, 70)
+        assert {len(endpoints) for endpoints in counted.values()} == ({n // 3} if n in fits else {n})
+    assert not list(lost(log))
+
+
 # -------------------------------------------------------------------------------------------------- terminating-endpoints
 
 
