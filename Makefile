@@ -22,6 +22,8 @@ INSTALL_UV := $(PYTHON) -m venv "$$folder" && "$$folder/bin/pip" install --quiet
 # Commands that the kernel tests call, and the Debian packages that hold them.
 KERNEL_COMMANDS := iptables conntrack nft ip nfacct ipset
 KERNEL_PACKAGES := iptables conntrack nftables iproute2 nfacct ipset
+# A real Prometheus, into which a test loads metrics. It is only unpacked, because an installed one would start as a service.
+PROMETHEUS := $(VENV)/prometheus
 
 export PATH := $(PATH):/usr/sbin:/sbin
 # Some images ask Python to keep no bytecode. Each of the commands that the tests start would then compile kpsim anew.
@@ -29,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages run lint types imports test golden fuzz bench mutants docs check lock wheels format clean
+.PHONY: help setup system-packages prometheus run lint types imports test golden fuzz bench mutants docs check lock wheels format clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +62,18 @@ system-packages: ## Install what the kernel tests call (iptables, nft, …) if m
 	  || echo "*** apt-get failed, missing:$$missing: the kernel tests will be skipped"; \
 	fi
 
+# 19 MB to fetch and 95 MB on disk; a few seconds. No root needed, unless apt-get has no lists yet.
+prometheus: setup ## Unpack Debian's Prometheus into .venv, for the test that loads metrics into it
+	@if command -v promtool >/dev/null && command -v prometheus >/dev/null || [ -x $(PROMETHEUS)/usr/bin/promtool ]; then :; \
+	elif ! command -v apt-get >/dev/null; then echo "*** no apt-get to fetch Prometheus: its test will be skipped"; \
+	else echo "unpacking Prometheus into $(PROMETHEUS), once"; \
+	  folder=$$(mktemp -d); chmod 755 "$$folder"; \
+	  { cd "$$folder" && { apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+	    && dpkg-deb --extract prometheus_*.deb "$(CURDIR)/$(PROMETHEUS)"; } \
+	  || echo "*** Prometheus could not be fetched: its test will be skipped"; \
+	  rm -rf "$$folder"; \
+	fi
+
 run: setup ## Run a scenario: make run SCENARIO=local-rollout
 	@$(BIN)/kpsim run $(SCENARIO)
 
@@ -76,7 +90,7 @@ imports: setup ## The layers of the design (import-linter)
 # pytest runs last, so its summary is the last line. Kernel tests wait half of their time, so there are two workers for each
 # processor. A worker keeps neighbouring tests together, which share what they computed, until another has nothing to do.
 # Benchmarks are left out: they need a quiet machine.
-test: setup system-packages lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
+test: setup system-packages prometheus lint types imports ## Everything that must hold: lint, types, imports, tests, notebooks
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --benchmark-disable tests --nbmake $(NOTEBOOKS)
 
 golden: setup ## Only the comparison with the recordings of the real kube-proxy

@@ -136,7 +136,25 @@ class Proxier:
         requested = self._handle(event)
         if requested:
             self.proxy_health.queued_update(self.family, now_ns)
+            self._note_queued(now_ns)
         return requested
+
+    def start_loop(self, now_ns: int) -> None:
+        """Notes that the sync loop has started (CP-12 step 9)."""
+        self.proxy_health.updated(self.family, now_ns)
+        self._note_queued(now_ns)
+
+    def expose_histograms(self) -> None:
+        """Lets the histograms appear that every process has that has run for long. They count from now on."""
+        kinds = ("full_", "partial_", "") if self.backend.traits.partial_syncs else ("",)
+        for name in (
+            *(f"sync_{kind}proxy_rules_duration_seconds" for kind in kinds),
+            "network_programming_duration_seconds",
+        ):
+            self.metrics.expose(name, ip_family=self.family.label)
+
+    def _note_queued(self, now_ns: int) -> None:
+        self.metrics.set("sync_proxy_rules_last_queued_timestamp_seconds", now_ns, ip_family=self.family.label)
 
     def _handle(self, event: Event) -> bool:
         match event.object:
@@ -225,17 +243,28 @@ class Proxier:
         with without_collector():
             return self._sync(now_ns, refuse)
 
-    def end_sync(self, result: SyncResult, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple) -> SyncResult:
+    def end_sync(
+        self,
+        result: SyncResult,
+        now_ns: int,
+        flows: Callable[[], Iterable[UdpFlow]] = tuple,
+        *,
+        loaded_ns: int | None = None,
+        took_ns: int | None = 0,
+    ) -> SyncResult:
         """Does what follows the loading of the rules, if they were loaded (CP-10.1 step 5).
 
-        Health is updated now, not when the sync began (CP-14.1). Returns the result with the stale flows.
+        Health is updated now, not when the sync began (CP-14.1). ``loaded_ns`` is when the rules were loaded, None: now;
+        ``took_ns`` is how long the sync took, None: nobody knows. Returns the result with the stale flows.
         """
+        if result.ran:
+            self._count(result, took_ns)
         if not result.success:
             return result
         if result.full:
             self._last_full_ns = now_ns
         with without_collector():
-            deleted = self._after_success(now_ns, result, flows)
+            deleted = self._after_success(now_ns, result, flows, now_ns if loaded_ns is None else loaded_ns)
         return replace(result, conntrack_deleted=tuple(deleted)) if deleted else result
 
     def _sync(self, now_ns: int, refuse: bool) -> SyncResult:
@@ -247,7 +276,6 @@ class Proxier:
         transaction = self.backend.sync(request, self.held)
         self.held = transaction.held
         full = full or transaction.became_full
-        self._count(transaction, full)
         samples: tuple[tuple[ServiceKey, int], ...] = ()
         if transaction.success:
             samples = tuple((key, t) for key in checkout.trigger_times_ns for t in checkout.trigger_times_ns[key])
@@ -295,32 +323,36 @@ class Proxier:
             ]
         )
 
-    def _count(self, transaction: Transaction, full: bool) -> None:
+    def _count(self, result: SyncResult, took_ns: int | None) -> None:
         """Updates the metrics of every sync past the gate: the mode's own, then those that all modes have (CP-11.1)."""
         family = self.family.label
-        self.metrics.apply(transaction.metrics)
-        self.metrics.add("sync_proxy_rules_duration_seconds_count", ip_family=family)
+        self.metrics.apply(result.transaction.metrics)
+        if took_ns is None:
+            return
+        self.metrics.observe("sync_proxy_rules_duration_seconds", took_ns, ip_family=family)
         if self.backend.traits.partial_syncs:
-            kind = "full" if full else "partial"
-            self.metrics.add(f"sync_{kind}_proxy_rules_duration_seconds_count", ip_family=family)
+            kind = "full" if result.full else "partial"
+            self.metrics.observe(f"sync_{kind}_proxy_rules_duration_seconds", took_ns, ip_family=family)
 
-    def _after_success(self, now_ns: int, result: SyncResult, flows: Callable[[], Iterable[UdpFlow]]) -> list[UdpFlow]:
+    def _after_success(
+        self, now_ns: int, result: SyncResult, flows: Callable[[], Iterable[UdpFlow]], loaded_ns: int
+    ) -> list[UdpFlow]:
         """Does step 9 of I-13.4: metrics, health checks, stale flows. Returns the stale UDP flows."""
         family = self.family.label
-        if result.trigger_times_ns:
-            samples = len(result.trigger_times_ns)
-            self.metrics.add("network_programming_duration_seconds_count", samples, ip_family=family)
+        for _, trigger_ns in result.trigger_times_ns:
+            self.metrics.observe("network_programming_duration_seconds", loaded_ns - trigger_ns, ip_family=family)
         counts = result.transaction.no_local_endpoints
         for policy, count in zip(("internal", "external"), counts, strict=True):
             self.metrics.set(
                 "sync_proxy_rules_no_local_endpoints_total", count, traffic_policy=policy, ip_family=family
             )
         self.proxy_health.updated(self.family, now_ns)
+        self.metrics.set("sync_proxy_rules_last_timestamp_seconds", loaded_ns, ip_family=family)
         self.service_health.sync_services(self.maps.health_check_ports)
         self.service_health.sync_endpoints(self.maps.local_ready_endpoints)
         if not result.clean_up:
             return []
         deleted = self._udp_frontends.stale(flows(), self.maps)
-        self.metrics.add("conntrack_reconciler_sync_duration_seconds_count", ip_family=family)
+        self.metrics.observe("conntrack_reconciler_sync_duration_seconds", 0, ip_family=family)
         self.metrics.add("conntrack_reconciler_deleted_entries_total", len(deleted), ip_family=family)
         return deleted

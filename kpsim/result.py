@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from kpsim.reports.figures import figures
 from kpsim.reports.names import check_names
 from kpsim.scenario import Scenario, load_scenario, parse_scenario
 from kpsim.scenario.effort import effort_of
+from kpsim.scenario.nodes import cluster_families, cluster_nodes
 from kpsim.simulation import Progress
 from kpsim.simulation import run as simulate
 from kpsim.simulation.runlog import RunLog
-from kpsim.units import parse_duration_ns
+from kpsim.units import SECOND_NS, parse_duration_ns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from kpsim.reports.simulated import Simulated
     from kpsim.retracing.connections import ConnectionTrace
     from kpsim.retracing.moments import ClusterAt
+    from kpsim.simulation.scraping import Scraper
     from kpsim.sweeping.result import SweepResult
+
+
+#: how often metrics are read if nobody says otherwise
+DEFAULT_SCRAPE_INTERVAL_NS = 15 * SECOND_NS
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +46,7 @@ class RunResult:
     scenario: Scenario
     log: RunLog
     command: str = ""  #: that repeats the run in a shell; empty: none does, as its scenario is no file
+    scraper: "Scraper | None" = field(default=None, compare=False)  #: what was scraped meanwhile
 
     @cached_property
     def figures(self) -> Mapping[str, int | float]:
@@ -62,6 +69,28 @@ class RunResult:
     def frames(self) -> "dict[str, DataFrame]":
         """All report tables as data frames with declared columns, by name."""
         return frames(self.log)
+
+    @cached_property
+    def scraped(self) -> "Scraper":
+        """Every kube-proxy's metrics. If the run was not scraped it runs again, and is scraped every 15 s."""
+        if self.scraper is not None:
+            return self.scraper
+        scraper = _scraper(self.scenario, DEFAULT_SCRAPE_INTERVAL_NS)
+        simulate(self.scenario, scraper=scraper)
+        return scraper
+
+    @cached_property
+    def metrics(self) -> "DataFrame":
+        """Every kube-proxy's metrics as Prometheus would have stored them: a row for each sample (see :attr:`scraped`)."""
+        from kpsim.reports.exposition import metrics_frame
+
+        return metrics_frame(self.scraped)
+
+    def openmetrics(self) -> str:
+        """Return the metrics as OpenMetrics text with time stamps, as ``kpsim run --metrics FILE`` writes it."""
+        from kpsim.reports.exposition import openmetrics_text
+
+        return openmetrics_text(self.scraped)
 
     @cached_property
     def plots(self) -> "dict[str, Plot]":
@@ -167,11 +196,14 @@ def run(
     long: bool = False,
     walk_all: bool = False,
     note: Callable[[str], None] | None = None,
+    scrape_interval: str | int | None = None,
 ) -> RunResult:
     """Run a scenario: a loaded one, a file, a built-in by name, or a draft. ``settings`` are ``path=value`` overrides.
 
     With ``walk_all`` every packet of short connections is walked, in place of letting them go as others went. The result is
     the same.
+
+    ``scrape_interval`` (``15s`` or nanoseconds): how often a Prometheus reads kube-proxies' metrics; None: not meanwhile.
 
     ``note`` is called before a run of minutes. InputError names file, line and field of everything that is wrong in the
     scenario and its expectations, and refuses a run of hours unless ``long``.
@@ -182,7 +214,23 @@ def run(
     check_names(loaded)
     permit(effort_of(loaded), long=long, note=note)
     command = "" if isinstance(scenario, Scenario) else _command(scenario, mode, seed, settings)
-    return RunResult(loaded, simulate(loaded, progress=progress), command)
+    scraper = None if scrape_interval is None else _scraper(loaded, _interval_ns(scrape_interval))
+    return RunResult(loaded, simulate(loaded, progress=progress, scraper=scraper), command, scraper)
+
+
+def _interval_ns(interval: str | int) -> int:
+    try:
+        return interval if isinstance(interval, int) else parse_duration_ns(interval)
+    except ValueError as problem:
+        raise InputError(f"--scrape-interval: {problem}") from None
+
+
+def _scraper(scenario: Scenario, interval_ns: int) -> "Scraper":
+    from kpsim.reports.exposition import scraper_for
+
+    spec = scenario.spec
+    nodes, families = len(cluster_nodes(spec.nodes)), len(cluster_families(spec.nodes))
+    return scraper_for(interval_ns, duration_ns=spec.duration_ns, nodes=nodes, families=families)
 
 
 def _command(scenario: "Draft | Path | str", mode: Mode | str | None, seed: int | None, settings: Sequence[str]) -> str:

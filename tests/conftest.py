@@ -8,9 +8,11 @@ Property tests try the same examples in every run, so a failure comes from a cha
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -55,6 +57,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Check a test marked ``kernel`` before any of its fixtures is set up."""
     if item.get_closest_marker("kernel") is not None:
         _require_kernel()
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> dict[str, str]:
+    """Find a real Prometheus and its tool, installed or unpacked by ``make prometheus``. In CI they must be there."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.prefix) / "prometheus/usr/bin")])
+    found = {command: shutil.which(command, path=places) for command in ("prometheus", "promtool")}
+    missing = [command for command, path in found.items() if path is None]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"tests with Prometheus must run in CI: needs {', '.join(missing)}", pytrace=False)
+    if missing:
+        pytest.skip(f"prometheus: needs {', '.join(missing)}")
+    return {command: path for command, path in found.items() if path is not None}
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,8 @@ class Traits:
     unmodelled_ports: Mapping[tuple[str, int], str] = field(default_factory=dict)
     #: fields of a recording's ``host`` that the mode has no use for
     unused_host_fields: frozenset[str] = frozenset()
+    #: metrics that are read from the kernel's named counters when somebody asks (CP-11.1), with the counters' names
+    accounting: tuple[tuple[str, str], ...] = ()
 
 
 #: the connections of ip_vs to a real server of a virtual server, as they are when it is asked

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,6 +116,19 @@ def run(
             show_default=False,
         ),
     ] = "",
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            metavar="FILE",
+            help="Write every kube-proxy's metrics here as a Prometheus would have stored them: OpenMetrics text, of which "
+            "promtool tsdb create-blocks-from openmetrics makes a storage.",
+            parser=path_given,
+        ),
+    ] = None,
+    scrape_interval: Annotated[
+        str, typer.Option("--scrape-interval", metavar="DURATION", help="How often that Prometheus reads metrics.")
+    ] = "15s",
     long: LongOption = False,
     walk_all: WalkAllOption = False,
     format: FormatOption = Format.TEXT,
@@ -123,16 +136,14 @@ def run(
     """Run a scenario and say what happened to every packet. Exit code 1 if an expectation does not hold."""
     from kpsim.cli.progress import count_bar, progress_bar
     from kpsim.cli.retrace import show_retraced, time_of
-    from kpsim.outputs import check_directory
+    from kpsim.cli.unused import note_unused
     from kpsim.result import run as run_scenario
 
     if out is not None:
-        check_directory(out)
         go_on_without_reader()
-    if exact and (
-        given := [n for n, v in {"--figure": figure, "--out": out, "--trace": trace, "--at": at}.items() if v]
-    ):
-        raise InputError(f"--exact computes expected losses alone: {given[0]} goes with drawn runs")
+    _check_places(out, metrics)
+    if exact:
+        _refuse_beside_exact({"--figure": figure, "--out": out, "--metrics": metrics, "--trace": trace, "--at": at})
     if (trace or at) and (figure or seeds != 1):
         raise InputError(
             f"{'--trace' if trace else '--at'} looks into one run: give it without {'--figure' if figure else '--seeds'}"
@@ -140,10 +151,8 @@ def run(
     moment_ns = time_of(at) if at else None
     several_wanted = seeds != 1 and _several(seeds) > 1
     chosen = _chosen(scenario, rollout, mode)
+    note_unused(context)
     if exact:
-        from kpsim.cli.unused import note_unused
-
-        note_unused(context)
         _print_expected(chosen, mode, seed, set_ or [], seeds, format)
         return
     with progress_bar() as progress:
@@ -156,6 +165,7 @@ def run(
             long=long,
             walk_all=walk_all,
             note=note,
+            scrape_interval=None if metrics is None else scrape_interval,
         )
     if walk_all:
         note(WALKED)
@@ -171,12 +181,37 @@ def run(
         _print_figures(result, figure, format, several)
     else:
         _print(result, format, several)
+    _write(result, out, metrics)
+    if not result.holds or (several is not None and not several.holds):
+        sys.exit(1)
+
+
+def _check_places(out: Path | None, metrics: Path | None) -> None:
+    """Refuse places that cannot be written to before anything runs."""
+    from kpsim.outputs import check_directory, check_file
+
+    if out is not None:
+        check_directory(out)
+    if metrics is not None:
+        check_file(metrics)
+
+
+def _refuse_beside_exact(others: Mapping[str, object]) -> None:
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise InputError(f"--exact computes expected losses alone: {given[0]} goes with drawn runs")
+
+
+def _write(result: "RunResult", out: Path | None, metrics: Path | None) -> None:
+    from kpsim.cli.progress import progress_bar
+    from kpsim.outputs import write_file
+
     if out is not None:
         with progress_bar() as progress:
             files = result.write(out, progress)
         typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
-    if not result.holds or (several is not None and not several.holds):
-        sys.exit(1)
+    if metrics is not None:
+        write_file(metrics, result.openmetrics())
 
 
 def _chosen(scenario: list[str], rollout: str, mode: "Mode | None") -> "Draft | str":

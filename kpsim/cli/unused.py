@@ -36,7 +36,10 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
         _Unused(("limit",), "a packet that is drawn goes one way", without=("expand", "probes")),
     ),
     "sweep": (_Unused(("jobs", "long"), "the cluster's workers compute, as long as it takes", beside="scheduler"),),
-    "run": (_Unused(("long", "walk_all"), "no connection is drawn", beside="exact"),),
+    "run": (
+        _Unused(("long", "walk_all"), "no connection is drawn", beside="exact"),
+        _Unused(("scrape_interval",), "nobody reads metrics", without=("metrics",)),
+    ),
     "upgrade": (_Unused(("patch",), "no remedy is tried", beside="no_remedies"),),
     "rules": (_ALLOW_UNKNOWN,),
     "migrate": (_ALLOW_UNKNOWN,),

@@ -1,10 +1,85 @@
-"""kube-proxy's own counters and gauges under their Prometheus names (O-9, I-15). A histogram is kept as its ``_count``.
+"""kube-proxy's own metrics under their Prometheus names, with their kinds and buckets (CP-11.1, O-9, I-15).
 
-Counterpart: pkg/proxy/metrics.
+Counterpart: pkg/proxy/metrics. Durations and times are integer nanoseconds here; whoever exposes them makes seconds of them.
 """
 
+import enum
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from kpsim.units import MILLISECOND_NS, SECOND_NS
+
+PREFIX = "kubeproxy_"
+Labels = tuple[tuple[str, str], ...]  #: in alphabetical order
+
+
+class Kind(enum.StrEnum):
+    """The kind of a metric, as Prometheus calls it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Definition(NamedTuple):
+    """A metric that the model knows. ``name`` has no prefix."""
+
+    name: str
+    kind: Kind
+    help: str
+    bounds_ns: tuple[int, ...] = ()  #: upper bounds of a histogram's buckets; the last bucket, +Inf, has none
+    is_time: bool = False  #: a gauge of nanoseconds since 1970
+
+
+#: 1 ms to 16.384 s, each twice the one before
+DURATIONS_NS = tuple(MILLISECOND_NS << k for k in range(15))
+#: fine where the objective for network programming latency lies, coarse above
+LATENCIES_NS = (
+    SECOND_NS // 4, SECOND_NS // 2,
+    *(SECOND_NS * s for s in (*range(1, 60), *range(60, 120, 5), *range(120, 301, 30))),
+)  # fmt: skip
+_RULES = "sync_proxy_rules"
+DEFINITIONS: tuple[Definition, ...] = (
+    Definition("conntrack_reconciler_deleted_entries_total", Kind.COUNTER, "Connection entries deleted by the clean-up"),
+    Definition("conntrack_reconciler_sync_duration_seconds", Kind.HISTOGRAM, "Duration of a clean-up, which takes no time here", DURATIONS_NS),
+    Definition("iptables_ct_state_invalid_dropped_packets_total", Kind.COUNTER, "Packets that were dropped as invalid"),
+    Definition("iptables_localhost_nodeports_accepted_packets_total", Kind.COUNTER, "Packets to node ports on loopback addresses"),
+    Definition("network_programming_duration_seconds", Kind.HISTOGRAM, "From a change's trigger time to its rules", LATENCIES_NS),
+    Definition("proxy_healthz_total", Kind.COUNTER, "Answers of /healthz by status"),
+    Definition("sync_full_proxy_rules_duration_seconds", Kind.HISTOGRAM, "Duration of full syncs", DURATIONS_NS),
+    Definition("sync_partial_proxy_rules_duration_seconds", Kind.HISTOGRAM, "Duration of partial syncs", DURATIONS_NS),
+    Definition(f"{_RULES}_duration_seconds", Kind.HISTOGRAM, "Duration of syncs", DURATIONS_NS),
+    Definition(f"{_RULES}_endpoint_changes_pending", Kind.GAUGE, "Changes of EndpointSlices since the last sync"),
+    Definition(f"{_RULES}_endpoint_changes_total", Kind.COUNTER, "Events of EndpointSlices"),
+    Definition(f"{_RULES}_iptables_last", Kind.GAUGE, "Rules that the last sync wrote, by table"),
+    Definition(f"{_RULES}_iptables_partial_restore_failures_total", Kind.COUNTER, "Partial syncs that failed"),
+    Definition(f"{_RULES}_iptables_restore_failures_total", Kind.COUNTER, "Restores that failed"),
+    Definition(f"{_RULES}_iptables_total", Kind.GAUGE, "Rules that kube-proxy owns, by table"),
+    Definition(f"{_RULES}_last_queued_timestamp_seconds", Kind.GAUGE, "When a sync was requested last", is_time=True),
+    Definition(f"{_RULES}_last_timestamp_seconds", Kind.GAUGE, "When a sync succeeded last", is_time=True),
+    Definition(f"{_RULES}_nftables_cleanup_failures_total", Kind.COUNTER, "Deletions of stale chains that failed"),
+    Definition(f"{_RULES}_nftables_sync_failures_total", Kind.COUNTER, "Transactions that failed"),
+    Definition(f"{_RULES}_no_local_endpoints_total", Kind.GAUGE, "What has the policy Local and no local endpoint, but others"),
+    Definition(f"{_RULES}_service_changes_pending", Kind.GAUGE, "Services changed since the last sync"),
+    Definition(f"{_RULES}_service_changes_total", Kind.COUNTER, "Events of Services, one for each family"),
+)  # fmt: skip
+_BY_NAME = {definition.name: definition for definition in DEFINITIONS}
+
+
+class Histogram(NamedTuple):
+    """Observations so far. ``counts`` are those of each bucket alone; the last one is +Inf."""
+
+    counts: tuple[int, ...]
+    sum_ns: int
+
+    @property
+    def observed(self) -> int:
+        """The number of observations."""
+        return sum(self.counts)
+
+
+Series = Mapping[tuple[str, Labels], int | Histogram]  #: by name without prefix, and labels
 
 
 class MetricUpdate(NamedTuple):
@@ -17,22 +92,42 @@ class MetricUpdate(NamedTuple):
 
 
 class Metrics:
-    """Values since the start, by full name with labels in alphabetical order. One instance serves both families."""
+    """Values since the process started, by name and labels. One instance serves both families."""
 
     def __init__(self) -> None:
-        self._values: dict[str, int] = {
-            f"kubeproxy_sync_proxy_rules_{what}_changes_{kind}": 0
+        self._values: dict[tuple[str, Labels], int] = {
+            (f"{_RULES}_{what}_changes_{kind}", ()): 0
             for what in ("endpoint", "service")
             for kind in ("pending", "total")
         }
+        self._histograms: dict[tuple[str, Labels], Histogram] = {}
+        self._read: Series | None = None
 
     def add(self, name: str, amount: int = 1, **labels: str) -> None:
         """Adds to a counter. A name with labels appears at its first call, even if the amount is 0."""
-        key = _key(name, labels)
+        key = name, tuple(sorted(labels.items()))
         self._values[key] = self._values.get(key, 0) + amount
+        self._read = None
 
     def set(self, name: str, value: int, **labels: str) -> None:
-        self._values[_key(name, labels)] = value
+        """Sets a gauge."""
+        self._values[name, tuple(sorted(labels.items()))] = value
+        self._read = None
+
+    def observe(self, name: str, value_ns: int, **labels: str) -> None:
+        """Adds an observation to a histogram. It belongs to the first bucket whose bound it does not exceed."""
+        key = name, tuple(sorted(labels.items()))
+        bounds_ns = _BY_NAME[name].bounds_ns
+        counts, sum_ns = self._histograms.get(key) or ((0,) * (len(bounds_ns) + 1), 0)
+        place = bisect_left(bounds_ns, value_ns)
+        self._histograms[key] = Histogram((*counts[:place], counts[place] + 1, *counts[place + 1 :]), sum_ns + value_ns)
+        self._read = None
+
+    def expose(self, name: str, **labels: str) -> None:
+        """Lets a histogram appear before its first observation, as that of a process that has run for long."""
+        key = name, tuple(sorted(labels.items()))
+        self._histograms.setdefault(key, Histogram((0,) * (len(_BY_NAME[name].bounds_ns) + 1), 0))
+        self._read = None
 
     def apply(self, updates: Iterable[MetricUpdate]) -> None:
         """Applies these updates in order."""
@@ -42,11 +137,23 @@ class Metrics:
             else:
                 self.set(update.name, update.value, **update.labels)
 
+    def series(self) -> Series:
+        """All values now. The same object as before, if nothing has changed."""
+        if self._read is None:
+            self._read = {**self._values, **self._histograms}
+        return self._read
+
     def snapshot(self) -> Mapping[str, int]:
-        """All values now, by name."""
-        return {key: self._values[key] for key in sorted(self._values)}
+        """All values now that do not depend on a clock, by full name with labels. A histogram is its ``_count``."""
+        found = {_full(name, labels): value for (name, labels), value in self._values.items() if not _is_time(name)}
+        found.update((_full(f"{name}_count", labels), h.observed) for (name, labels), h in self._histograms.items())
+        return {key: found[key] for key in sorted(found)}
 
 
-def _key(name: str, labels: Mapping[str, str]) -> str:
-    inner = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
-    return f"kubeproxy_{name}" + (f"{{{inner}}}" if inner else "")
+def _is_time(name: str) -> bool:
+    return name in _BY_NAME and _BY_NAME[name].is_time
+
+
+def _full(name: str, labels: Labels) -> str:
+    inner = ",".join(f'{label}="{value}"' for label, value in labels)
+    return f"{PREFIX}{name}" + (f"{{{inner}}}" if inner else "")

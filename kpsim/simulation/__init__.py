@@ -15,18 +15,24 @@ from kpsim.simulation.runlog import RunLog
 
 if TYPE_CHECKING:
     from kpsim.scenario import Scenario
+    from kpsim.simulation.scraping import Scraper
 
 #: called from time to time with the time reached and the whole duration, in nanoseconds
 Progress = Callable[[int, int], None]
 
 
 def run(
-    scenario: "Scenario", *, seed: int | None = None, mode: str | None = None, progress: Progress | None = None
+    scenario: "Scenario",
+    *,
+    seed: int | None = None,
+    mode: str | None = None,
+    progress: Progress | None = None,
+    scraper: "Scraper | None" = None,
 ) -> RunLog:
     """Run a scenario to its end. The same scenario and seed give an equal log, in any process.
 
-    ``seed`` and ``mode`` replace the scenario's own. InputError for a mode that is not modelled and for a seed of more
-    than 64 bits.
+    ``seed`` and ``mode`` replace the scenario's own. ``scraper`` reads the metrics of kube-proxies meanwhile. InputError for
+    a mode that is not modelled and for a seed of more than 64 bits.
     """
     from kpsim.simulation.engine import Run
 
@@ -34,4 +40,10 @@ def run(
     if seed is not None:
         scenario = scenario.with_seed(seed)
     with collector_at_rest():
-        return Run(scenario, scenario.seed).run(progress)
+        made = Run(scenario, scenario.seed)
+        if scraper is None:
+            return made.run(progress)
+        for _ in made.steps(progress):
+            scraper.until(made, made.clock.next_ns)
+        scraper.until(made, scenario.spec.duration_ns + 1)
+        return made.log

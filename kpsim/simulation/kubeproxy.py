@@ -16,6 +16,7 @@ from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, HostInterface, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
+from kpsim.kubeproxy.metrics import Metrics, Series
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner
 from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
@@ -32,6 +33,7 @@ from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.draining import drained
 from kpsim.simulation.faults import SyncFaults
+from kpsim.simulation.localendpoints import LocalEndpoints, count_local
 from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync, Unprogrammed
 from kpsim.units import parse_rfc3339_ns
 
@@ -67,15 +69,6 @@ class Kernel(Protocol):
 #: the least time between two readings of the clock in one process: a full sync notes its time before the runner sets
 #: its timer, so at the hourly run always more than an hour has gone by (CP-9.1, CP-10.1)
 _TICK_NS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class LocalEndpoints:
-    """A Service's endpoints on this node as of the running process's last successful sync."""
-
-    ready: int = 0  #: what the health check counts (O-13.2)
-    usable: int = 0  #: endpoints that Local traffic is sent to: ready ones, else terminating ones that serve (T-2)
-    serves_health_check: bool = False  #: the Service has a health check node port here
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +141,7 @@ class KubeProxy:
         self._watch_delivery = delays.watch_delivery_to(node.name)
         self._sync_cost = delays.sync_on(node.name)
         self.faults = SyncFaults()
+        self.metrics = Metrics()  #: of the process that runs, or ran last
         self.running = False
         self._process = 0  #: number of the process; what was planned for an earlier process does not happen
         self._listed: int | None = None  #: the last change contained in the initial lists; None until they arrive
@@ -187,6 +181,19 @@ class KubeProxy:
         local = self.local_endpoints(service)
         return local.serves_health_check and local.ready > 0 and self._health.healthy(now_ns)
 
+    def note_probe(self, *, passed: bool) -> None:
+        """Count a probe of ``/healthz`` that was answered (CP-11.1)."""
+        if self.running:
+            self.metrics.add("proxy_healthz_total", code="200" if passed else "503")
+
+    def scrape(self, counted: Mapping[str, tuple[int, int]]) -> Series | None:
+        """Return what ``/metrics`` answers now, None if no process runs. ``counted`` are the kernel's named counters."""
+        if not self.running:
+            return None
+        accounting = self._proxies[0].proxier.backend.traits.accounting
+        read: Series = {(metric, ()): counted.get(name, (0, 0))[0] for metric, name in accounting}
+        return {**self.metrics.series(), **read} if read else self.metrics.series()
+
     # ----------------------------------------------------------------------------------------------------- start and stop
 
     def start_synced(self) -> None:
@@ -196,6 +203,8 @@ class KubeProxy:
         for proxy in self._proxies:
             proxy.runner = proxy.proxier.make_runner()  # its first run was long ago
             proxy.requested_ns = None
+            proxy.proxier.start_loop(wall_ns(0))
+            proxy.proxier.expose_histograms()
             proxy.runner.start(0)
             self._begin(proxy, in_runner=False, instantly=True)
             self._wake(proxy)
@@ -207,7 +216,7 @@ class KubeProxy:
         if warning := self._proxies[0].proxier.backend.traits.warning:
             self._log.happenings.append(Happening(now_ns, HappeningKind.PROXY_WARNING, self.name, warning))
         for proxy in self._proxies:
-            self._health.updated(proxy.proxier.family, wall_ns(now_ns))
+            proxy.proxier.start_loop(wall_ns(now_ns))
             proxy.runner.start(now_ns)
         node = self._api.state.node(self.name)
         if node is not None:
@@ -241,6 +250,7 @@ class KubeProxy:
             service_cidrs=self._service_cidrs,
         )
         self._health = ProxyHealth(2 * self._config.sync_period_ns)
+        self.metrics = Metrics()
         self._proxies = []
         for family in self._families:
             settings = resolve(self._config, host, node, family)
@@ -249,6 +259,7 @@ class KubeProxy:
                 make_backend(settings),
                 created_ns=wall_ns(self._clock.now_ns),
                 held=self._kernel.held(family),
+                metrics=self.metrics,
                 proxy_health=self._health,
             )
             self._proxies.append(_FamilyProxy(proxier, proxier.make_runner()))
@@ -464,7 +475,7 @@ class KubeProxy:
         requested_ns, proxy.requested_ns = proxy.requested_ns, None
         syncing = _Syncing(now_ns, requested_ns, result, deliveries, in_runner)
         if instantly:
-            self._end(proxy, syncing)
+            self._end(proxy, syncing, took_ns=None)
             return
         proxy.syncing, proxy.in_sync, proxy.sync_start_ns = True, deliveries, now_ns
         process = self._process
@@ -472,7 +483,7 @@ class KubeProxy:
         def end() -> None:
             if self._process == process:
                 proxy.syncing, proxy.in_sync = False, []
-                self._end(proxy, syncing)
+                self._end(proxy, syncing, took_ns=self._clock.now_ns - now_ns)
                 self._wake(proxy)
                 if then is not None:
                     then()
@@ -493,13 +504,14 @@ class KubeProxy:
         self._drawn[stage, *subject] += 1
         return draw_ns(delay, self._seed, stage, self.name, *subject, self._drawn[stage, *subject])
 
-    def _end(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
+    def _end(self, proxy: _FamilyProxy, syncing: _Syncing, *, took_ns: int | None) -> None:
         """End a sync: its rules come into force, or what a failed sync left of them."""
         now_ns, result, family = self._clock.now_ns, syncing.result, proxy.proxier.family
         self._load(proxy)
         if result.success:
-            self._succeed(proxy, syncing)
+            self._succeed(proxy, syncing, took_ns)
         else:
+            proxy.proxier.end_sync(result, wall_ns(now_ns), took_ns=took_ns)
             proxy.carried = syncing.deliveries
             self._log.happenings.append(Happening(now_ns, HappeningKind.SYNC_FAILED, self.name, family.label))
         if syncing.in_runner:
@@ -523,13 +535,16 @@ class KubeProxy:
         )
         self._health_changed()
 
-    def _succeed(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
+    def _succeed(self, proxy: _FamilyProxy, syncing: _Syncing, took_ns: int | None) -> None:
         """Do what follows the loading of the rules: health, health check servers, and stale UDP flows (CP-10.1, O-12)."""
         now_ns, family = self._clock.now_ns, proxy.proxier.family
         self._kernel.synced(family, syncing.result, proxy.proxier.maps, now_ns)
         flows = partial(self._kernel.udp_flows, family, now_ns)
-        result = proxy.proxier.end_sync(syncing.result, wall_ns(now_ns) - _TICK_NS, flows)
-        proxy.local = self._usable[family] = self._count_local(proxy, result)
+        loaded_ns = wall_ns(now_ns)
+        result = proxy.proxier.end_sync(
+            syncing.result, loaded_ns - _TICK_NS, flows, loaded_ns=loaded_ns, took_ns=took_ns
+        )
+        proxy.local = self._usable[family] = count_local(proxy.proxier, proxy.local, result)
         self._program(proxy, syncing)
         deleted = self._kernel.delete_flows(family, result.conntrack_deleted, now_ns)
         if deleted:
@@ -562,25 +577,6 @@ class KubeProxy:
                     cause=change.cause,
                 )
             )
-
-    def _count_local(self, proxy: _FamilyProxy, result: SyncResult) -> dict[ServiceKey, LocalEndpoints]:
-        """Return the local endpoints of every Service after a sync that succeeded.
-
-        A Service that the sync did not plan keeps its counts. Its health check server may still have opened or closed,
-        because servers may open late (CP-15.3).
-        """
-        maps = proxy.proxier.maps
-        servers = {server.service for server in proxy.proxier.service_health.servers}
-        found = {} if result.full else {key: local for key, local in proxy.local.items() if key in maps.ports_of}
-        for service, plans in result.plans.items():
-            if plans:
-                usable = {endpoint.ip for plan in plans for endpoint in plan.local}
-                ready = maps.local_ready_endpoints.get(service, 0)
-                found[service] = LocalEndpoints(ready, len(usable), service in servers)
-        for service, local in found.items():
-            if local.serves_health_check != (service in servers):
-                found[service] = replace(local, serves_health_check=service in servers)
-        return found
 
 
 def _service_and_trigger(change: Change) -> tuple[ServiceKey, int | None]:

@@ -273,7 +273,10 @@ class LoadBalancer:
             heard = self._dial(node.name)
             self._port_answers[node.name] = heard.passed
             return heard
-        return Heard.YES if self._passes(node) else Heard.NO
+        passed = self._passes(node)
+        if not self._probes_service:
+            node.note_probe(passed=passed)
+        return Heard.YES if passed else Heard.NO
 
     def _plan_probe(self, node: KubeProxy, at_ns: int) -> None:
         self._due_ns[node.name] = at_ns

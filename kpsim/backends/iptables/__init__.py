@@ -13,8 +13,8 @@ from kpsim.backends import MachineView, RuleCount, SyncRequest, Traits, Transact
 from kpsim.backends.iptables import names, static_rules
 from kpsim.backends.iptables.document import kube_proxy_text, restore_document
 from kpsim.backends.iptables.jumps import ensure_chain, ensure_jump
-from kpsim.backends.iptables.service_rules import ServiceRules, write_service_rules
-from kpsim.backends.iptables.static_rules import StaticRules
+from kpsim.backends.iptables.service_rules import LOCALHOST_ACCEPTED_COUNTER, ServiceRules, write_service_rules
+from kpsim.backends.iptables.static_rules import INVALID_DROPPED_COUNTER, StaticRules
 from kpsim.backends.iptables.tables import (
     Blocks,
     RestoreDocument,
@@ -72,6 +72,10 @@ class IptablesBackend:
         longest_pause_ns=_longest_pause_ns,
         hastens_retry=True,
         unused_host_fields=frozenset(("ipvsConns", "gracefulTick", "serviceCIDRs")),
+        accounting=(
+            ("iptables_ct_state_invalid_dropped_packets_total", INVALID_DROPPED_COUNTER),
+            ("iptables_localhost_nodeports_accepted_packets_total", LOCALHOST_ACCEPTED_COUNTER),
+        ),
     )
 
     def __init__(self, settings: ProxierSettings) -> None:

@@ -1,0 +1,52 @@
+"""Reads the metrics of every kube-proxy of a run at an interval, as a Prometheus would, and changes nothing.
+
+A scrape sees what its instant has left behind. A process that is gone does not answer; a new one counts from zero.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kpsim.kubeproxy.metrics import Series
+
+if TYPE_CHECKING:
+    from kpsim.simulation.engine import Run
+
+#: the port of kube-proxy's metrics server (CFG)
+METRICS_PORT = 10249
+JOB = "kube-proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What one target answered at a time of the run. ``series`` is None if it did not."""
+
+    at_ns: int
+    node: str
+    series: Series | None
+
+
+@dataclass(slots=True)
+class Scraper:
+    """Scrapes at 0, at ``interval_ns``, at twice that, and so on, up to the end of the run."""
+
+    interval_ns: int
+    scrapes: list[Scrape] = field(default_factory=list)  #: in time order; within an instant in the order of the nodes
+    addresses: dict[str, str] = field(default_factory=dict)  #: of each node, as the label ``instance`` has it
+    _due_ns: int = 0
+
+    def until(self, run: "Run", next_ns: float) -> None:
+        """Scrape at all times that come before ``next_ns``, at which something happens next."""
+        while self._due_ns < next_ns and self._due_ns <= run.spec.duration_ns:
+            self._scrape(run)
+            self._due_ns += self.interval_ns
+
+    def _scrape(self, run: "Run") -> None:
+        for node in run.nodes:
+            if node.name in run.machines.absent:
+                continue  # no Node object, so no target
+            ip = node.ips[0]
+            self.addresses.setdefault(node.name, f"[{ip}]:{METRICS_PORT}" if ":" in ip else f"{ip}:{METRICS_PORT}")
+            off = run.machines.is_off(node.name)
+            counted = run.machines.netns(node.name).memory.counters
+            found = None if off else run.proxies[node.name].scrape(counted)
+            self.scrapes.append(Scrape(self._due_ns, node.name, found))

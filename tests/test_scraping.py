@@ -1,0 +1,188 @@
+"""The metrics of kube-proxies: what each observation counts as, what a scrape finds, and how it is written down."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from runlogs import ms
+from scraped import CLUSTER, bucket_quantile
+
+from kpsim.errors import InputError
+from kpsim.kubeproxy.metrics import DEFINITIONS, DURATIONS_NS, LATENCIES_NS, Histogram, Kind, Metrics
+from kpsim.reports.exposition import metrics_frame, openmetrics_text, scraper_for
+from kpsim.result import RunResult, run
+from kpsim.scenario import parse_scenario
+from kpsim.units import SECOND_NS
+
+NODES_OFF = (
+    "events: [{at: 20s, restartProxy: {nodes: [node-1], down: 20s}}, {at: 22s, reboot: {node: node-2, takes: 30s}}]"
+)
+
+
+def scraped(text: str = CLUSTER, interval: str = "15s", mode: str = "iptables", *settings: str) -> RunResult:
+    return run(parse_scenario(text, "scraped.yaml", settings=settings), mode=mode, scrape_interval=interval)
+
+
+def values(result: RunResult, name: str, **labels: str) -> dict[float, float]:
+    """The samples of one series by time."""
+    frame = result.metrics
+    frame = frame[frame["name"] == name]
+    for label, value in labels.items():
+        frame = frame[frame[label] == value]
+    return dict(zip(frame["at_seconds"], frame["value"], strict=True))
+
+
+def test_buckets_are_those_of_kube_proxy() -> None:  # CP-11.1
+    assert tuple(ms(n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)) == DURATIONS_NS
+    seconds = [ns / SECOND_NS for ns in LATENCIES_NS]
+    assert seconds[:4] == [0.25, 0.5, 1, 2] and seconds[60:64] == [59, 60, 65, 70]
+    assert seconds[-8:] == [115, 120, 150, 180, 210, 240, 270, 300] and len(seconds) == 2 + 59 + 12 + 7
+
+
+def test_an_observation_belongs_to_the_first_bucket_that_it_does_not_exceed() -> None:
+    metrics = Metrics()
+    for value_ns in (0, ms(1), ms(1) + 1, ms(16384), ms(16385)):
+        metrics.observe("sync_proxy_rules_duration_seconds", value_ns, ip_family="IPv4")
+    found = metrics.series()["sync_proxy_rules_duration_seconds", (("ip_family", "IPv4"),)]
+    assert isinstance(found, Histogram)
+    assert found.counts == (2, 1, *[0] * 12, 1, 1) and found.observed == 5
+    assert found.sum_ns == 2 * ms(1) + 1 + ms(16384) + ms(16385)
+    assert metrics.snapshot()['kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}'] == 5
+
+
+def test_series_are_read_anew_only_after_a_change() -> None:
+    metrics = Metrics()
+    before = metrics.series()
+    assert metrics.series() is before
+    metrics.add("proxy_healthz_total", code="200")
+    assert metrics.series() is not before and ("proxy_healthz_total", (("code", "200"),)) not in before
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+def test_histograms_and_counters_agree_with_the_log(mode: str) -> None:
+    result = scraped(mode=mode)
+    log = result.log
+    for node in log.nodes:
+        syncs = [s for s in log.syncs if s.node == node and s.end_ns > 0]
+        assert values(result, "kubeproxy_sync_proxy_rules_duration_seconds_count", node=node)[240] == len(syncs)
+        took = values(result, "kubeproxy_sync_proxy_rules_duration_seconds_sum", node=node)[240]
+        assert took == pytest.approx(sum(s.end_ns - s.start_ns for s in syncs) / SECOND_NS)
+        samples = [p.reported_ns for p in log.programming if p.node == node and p.reported_ns is not None]
+        assert values(result, "kubeproxy_network_programming_duration_seconds_count", node=node)[240] == len(samples)
+        assert values(result, "kubeproxy_network_programming_duration_seconds_sum", node=node)[240] == pytest.approx(
+            sum(samples) / SECOND_NS
+        )
+        last_ns = max(s.end_ns for s in syncs if s.success)
+        assert values(result, "kubeproxy_sync_proxy_rules_last_timestamp_seconds", node=node)[240] == pytest.approx(
+            1767225600 + last_ns / SECOND_NS, abs=1e-6
+        )
+    partial = values(result, "kubeproxy_sync_partial_proxy_rules_duration_seconds_count", node="node-1")
+    assert bool(partial) is (mode != "ipvs")
+    rules = values(result, "kubeproxy_sync_proxy_rules_iptables_total", node="node-1", table="nat")
+    assert bool(rules) is (mode == "iptables")
+
+
+def test_pending_changes_and_requests_show_while_a_sync_is_awaited() -> None:
+    """The first change of a rollout is synced at once; the next ones wait a second (CP-9.3)."""
+    result = scraped(CLUSTER, "100ms", "iptables", "duration=40s", "events=[{at: 20s, rollout: {workload: web}}]")
+    pending = values(result, "kubeproxy_sync_proxy_rules_endpoint_changes_pending", node="node-1")
+    assert set(pending.values()) >= {0, 1}
+    queued = values(result, "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", node="node-1")
+    done = values(result, "kubeproxy_sync_proxy_rules_last_timestamp_seconds", node="node-1")
+    assert any(queued[at] > done[at] for at in done) and done[40] > queued[40]
+
+
+def test_failed_syncs_count_and_lose_their_samples() -> None:  # CP-10.2
+    text = CLUSTER + "  - {at: 19s, failSyncs: {nodes: [node-1], for: 60s}}\n"
+    result = scraped(text)
+    failures = values(result, "kubeproxy_sync_proxy_rules_iptables_restore_failures_total", node="node-1")
+    assert failures[240] == sum(not s.success for s in result.log.syncs) > 0
+    assert 15 not in failures  # the series appears with its first failure
+    count = "kubeproxy_network_programming_duration_seconds_count"
+    assert values(result, count, node="node-1")[240] < values(result, count, node="node-2")[240]
+
+
+def test_a_process_that_is_gone_does_not_answer_and_a_new_one_counts_from_zero() -> None:
+    result = scraped(CLUSTER.partition("events:")[0] + NODES_OFF, "5s")
+    up = {node: values(result, "up", node=node) for node in ("node-1", "node-2", "node-3")}
+    assert [at for at, value in up["node-1"].items() if not value] == [20, 25, 30, 35]
+    assert set(up["node-3"].values()) == {1}
+    assert 0 in up["node-2"].values() and up["node-2"][240] == 1
+    total = values(result, "kubeproxy_sync_proxy_rules_service_changes_total", node="node-1")
+    assert [total[at] for at in (15, 240)] == [1, 1] and 25 not in total
+
+
+def test_the_health_probes_of_load_balancers_are_counted() -> None:
+    text = CLUSTER.replace("clusterIP:", "type: LoadBalancer, clusterIP:").replace(
+        "targetPort: 8080}]}",
+        "targetPort: 8080, nodePort: 30080}]}, status: {loadBalancer: {ingress: [{ip: 198.51.100.20}]}}",
+    )
+    text += "loadBalancer: {interval: 2s}\ntraffic: [{name: t, service: web, via: loadBalancer, perSecond: 1}]\n"
+    result = scraped(text)
+    answered = values(result, "kubeproxy_proxy_healthz_total", node="node-1", code="200")
+    assert answered[0] == 1 and 119 <= answered[240] <= 122
+    assert answered[120] - answered[60] == 30
+
+
+def test_a_frame_and_the_text_have_the_same_samples() -> None:
+    result = scraped()
+    lines = [line for line in result.openmetrics().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(result.metrics)
+    read = [re.fullmatch(r"(\w+)\{(.*)\} (\S+) (\S+)", line) for line in lines]
+    for match, row in zip(read, result.metrics.itertuples(), strict=True):
+        assert match is not None
+        assert (match[1], float(match[3]), float(match[4])) == (row.name, row.value, 1767225600 + row.at_seconds)
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
+        assert labels == {n: getattr(row, n) for n in labels}
+        assert labels["instance"] == f"192.168.0.{labels['node'][-1]}:10249" and labels["job"] == "kube-proxy"
+    assert result.openmetrics().endswith("# EOF\n")
+
+
+def test_every_metric_that_a_run_gives_is_defined_and_has_its_kind() -> None:
+    text = scraped().openmetrics()
+    kinds = dict(re.findall(r"# TYPE (\S+) (\S+)", text))
+    assert kinds.pop("up") == "gauge"
+    defined = {
+        f"kubeproxy_{d.name.removesuffix('_total') if d.kind is Kind.COUNTER else d.name}": d.kind for d in DEFINITIONS
+    }
+    assert kinds.items() <= defined.items()
+    for family in ("sync_proxy_rules_no_local_endpoints_total", "sync_proxy_rules_iptables_total"):
+        assert kinds[f"kubeproxy_{family}"] == "gauge"  # gauges, in spite of their names
+    buckets = re.findall(r"network_programming_duration_seconds_bucket\{[^}]*node-1[^}]*\} (\S+) 1767225840", text)
+    assert len(buckets) == len(LATENCIES_NS) + 1 and sorted(map(float, buckets)) == list(map(float, buckets))
+
+
+def test_scraping_changes_nothing_and_repeats_itself() -> None:
+    scenario = parse_scenario(CLUSTER, "scraped.yaml")
+    plain, first, second = run(scenario), scraped(), scraped()
+    assert plain.log == first.log
+    assert first.openmetrics() == second.openmetrics() == plain.openmetrics()  # the plain one is run again
+    assert plain.metrics.equals(first.metrics)
+
+
+def test_a_scraped_quantile_is_what_a_dashboard_shows_not_what_is_true() -> None:
+    log = scraped().log
+    samples = [p.reported_ns for p in log.programming if p.reported_ns is not None]
+    assert bucket_quantile(samples, 0.5) != sorted(samples)[len(samples) // 2] / SECOND_NS
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"), [("0s", "more than 0s"), ("soon", "--scrape-interval"), (-1, "more than 0s")]
+)
+def test_an_interval_that_is_none_is_refused(interval: str | int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run(parse_scenario(CLUSTER, "scraped.yaml"), scrape_interval=interval)
+
+
+def test_more_samples_than_fit_are_refused_before_the_run_with_an_interval_that_fits() -> None:
+    with pytest.raises(InputError, match=r"2,401 scrapes of 500 nodes .* try (\d+)s") as refused:
+        scraper_for(SECOND_NS // 10, duration_ns=240 * SECOND_NS, nodes=500, families=2)
+    fits = int(re.findall(r"try (\d+)s", str(refused.value))[0])
+    assert scraper_for(fits * SECOND_NS, duration_ns=240 * SECOND_NS, nodes=500, families=2).interval_ns
+
+
+def test_no_node_gives_no_sample() -> None:
+    scraper = scraper_for(SECOND_NS, duration_ns=0, nodes=0, families=1)
+    assert openmetrics_text(scraper) == "# EOF\n"
+    assert len(metrics_frame(scraper)) == 0
+    assert replace(scraper).interval_ns == SECOND_NS
