@@ -1,7 +1,11 @@
-"""Time as integer nanoseconds: constants, Go durations and RFC 3339 instants. No function here reads a clock."""
+"""Time as integer nanoseconds: constants, Go durations and RFC 3339 instants; and Kubernetes quantities. No function here reads a clock."""
 
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 MICROSECOND_NS = 1_000
 MILLISECOND_NS = 1_000_000
@@ -12,6 +16,8 @@ HOUR_NS = 60 * MINUTE_NS
 _UNITS_NS = {"ns": 1, "us": MICROSECOND_NS, "µs": MICROSECOND_NS, "μs": MICROSECOND_NS,
              "ms": MILLISECOND_NS, "s": SECOND_NS, "m": MINUTE_NS, "h": HOUR_NS}  # fmt: skip
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)", re.ASCII)
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -34,6 +40,22 @@ def parse_duration_ns(text: str) -> int:
     if not body or position != len(body):
         raise ValueError(f"not a duration (like 30s, 1m30s, 500ms): {text!r}")
     return sign * total
+
+
+def parse_quantity(text: str) -> "Fraction":
+    """Return the number of a Kubernetes quantity (``4``, ``3500m``, ``16Gi``, ``1e3``). ValueError if it is none."""
+    from fractions import Fraction  # it takes a moment to import, and few ask
+
+    found = _QUANTITY.fullmatch(text)
+    if not found or len(text) > 40:
+        raise ValueError(f"not a quantity: {text!r}")
+    number, exponent, suffix = Fraction(found[1].rstrip(".")), found[2], found[3] or ""
+    if suffix.endswith("i"):
+        return number * (1 << 10 * ("KMGTPE".index(suffix[0]) + 1))
+    power = int(exponent) if exponent else _DECIMAL[suffix]
+    if abs(power) > 100:
+        raise ValueError(f"not a quantity: {text!r}")
+    return number * (Fraction(10**power) if power >= 0 else Fraction(1, 10**-power))
 
 
 def format_duration(ns: int) -> str:

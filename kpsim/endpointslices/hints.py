@@ -6,15 +6,14 @@ How kube-proxy reads them is T-3, and not in this package.
 
 import enum
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 
 from kpsim.endpointslices.packing import Drafts
 from kpsim.errors import InputError, Problem
 from kpsim.maps import Map
 from kpsim.objects import Node, ObjectKey, Service, SliceEndpoint
+from kpsim.units import parse_quantity
 
 ANNOTATION_HINTS = "service.kubernetes.io/topology-aware-hints"
 ANNOTATION_MODE = "service.kubernetes.io/topology-mode"
@@ -158,23 +157,15 @@ def zone_cpu_ratios(nodes: Iterable[Node]) -> dict[str, float] | None:
     return {zone: millis[zone] / total for zone in sorted(millis)}
 
 
-_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)", re.ASCII)
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-
-
 def _cpu_millis(node: Node) -> int:
     """Return thousandths of a CPU, rounded up as Kubernetes does."""
     text = node.allocatable_cpu
     if not text:
         return 0
-    found = _QUANTITY.fullmatch(text)
-    if not found:
-        raise InputError(Problem(f"{node.key}: not a quantity: {text!r}", path=".status.allocatable.cpu"))
-    number, exponent, suffix = Fraction(found[1].rstrip(".")), found[2], found[3] or ""
-    if suffix.endswith("i"):
-        return math.ceil(number * 1000 * (1 << 10 * ("KMGTPE".index(suffix[0]) + 1)))
-    power = int(exponent) if exponent else _DECIMAL[suffix]
-    return math.ceil(number * 1000 * (Fraction(10**power) if power >= 0 else Fraction(1, 10**-power)))
+    try:
+        return math.ceil(parse_quantity(text) * 1000)
+    except ValueError:
+        raise InputError(Problem(f"{node.key}: not a quantity: {text!r}", path=".status.allocatable.cpu")) from None
 
 
 def _minimum(desired: float) -> int:
