@@ -16,11 +16,12 @@ from kpsim.packet import Packet
 from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, PolicyRule, Route, Routing
 from kpsim.packetpath.sockets import Socket
 from kpsim.sysctls import SETTINGS, Sysctls
+from kpsim.units import SECOND_NS
 
 UPLINK, _BRIDGE = "eth0", "cni0"
 LOOPBACK = ("127.0.0.1/8", "::1/128")
 _PREFIX = {Family.IPV4: 24, Family.IPV6: 64}  #: prefix length of a node's address that is given without one
-_MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond this
+MOST_CONNECTIONS = 1_048_576  #: kube-proxy scales the table with the cores, but not beyond this
 #: settings that kube-proxy writes when it starts, each with the option and value that prevent it (CFG-4, CFG-6)
 _WRITTEN_UNLESS = {
     "route_localnet": "iptables.localhostNodePorts is false",
@@ -305,21 +306,30 @@ def sysctls_of(
     """
     before = before or Sysctls()
     scaled = config.conntrack_max_per_core * cores
-    limit = max(scaled, config.conntrack_min) if scaled <= _MOST_CONNECTIONS else _MOST_CONNECTIONS
+    limit = max(scaled, config.conntrack_min) if scaled <= MOST_CONNECTIONS else MOST_CONNECTIONS
     return replace(
         before,
         route_localnet=before.route_localnet or route_localnet,
         tcp_be_liberal=before.tcp_be_liberal or liberal,
         nf_conntrack_max=limit if scaled > 0 else before.nf_conntrack_max,
         nf_conntrack_buckets=max(before.nf_conntrack_buckets, limit // 4 if scaled > 0 else 0),
-        tcp_timeout_established_ns=config.conntrack_tcp_established_timeout_ns or before.tcp_timeout_established_ns,
-        tcp_timeout_close_wait_ns=config.conntrack_tcp_close_wait_timeout_ns or before.tcp_timeout_close_wait_ns,
-        udp_timeout_ns=config.conntrack_udp_timeout_ns or before.udp_timeout_ns,
-        udp_timeout_stream_ns=config.conntrack_udp_stream_timeout_ns or before.udp_timeout_stream_ns,
+        tcp_timeout_established_ns=_seconds(
+            config.conntrack_tcp_established_timeout_ns, before.tcp_timeout_established_ns
+        ),
+        tcp_timeout_close_wait_ns=_seconds(
+            config.conntrack_tcp_close_wait_timeout_ns, before.tcp_timeout_close_wait_ns
+        ),
+        udp_timeout_ns=_seconds(config.conntrack_udp_timeout_ns, before.udp_timeout_ns),
+        udp_timeout_stream_ns=_seconds(config.conntrack_udp_stream_timeout_ns, before.udp_timeout_stream_ns),
         vs_conntrack=before.vs_conntrack or ipvs,
         vs_expire_nodest_conn=before.vs_expire_nodest_conn or ipvs,
         vs_expire_quiescent_template=before.vs_expire_quiescent_template or ipvs,
     )
+
+
+def _seconds(configured_ns: int, before_ns: int) -> int:
+    """A timeout after kube-proxy: what is configured, cut to whole seconds, which may be none at all (CFG-2.4); zero leaves it."""
+    return configured_ns // SECOND_NS * SECOND_NS if configured_ns > 0 else before_ns
 
 
 def overwritten(values: Mapping[str, int], after: Sysctls) -> Iterator[tuple[str, str]]:
