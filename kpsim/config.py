@@ -154,6 +154,7 @@ def as_of_flags(obj: Json) -> tuple[JsonObject, int | None]:
     shared = {name: named[name] for name in _SHARED_BY_FLAGS.get(mode, ()) if name in named}
     if shared:
         document[_SECTION[mode]] = own = {**shared, **own}
+        document[_SECTION[DEFAULT_MODE]] = {name: value for name, value in named.items() if name not in shared}
     least = own.get("minSyncPeriod")
     if least is None:
         return document, _LEAST_BY_FLAGS_NS.get(mode)

@@ -15,7 +15,7 @@ MEMBERS = {mode.name for mode in Mode}  #: as they stand in code
 
 #: where a mode may be named: what it means to read a configuration, which module plays which mode, what is known of a
 #: change from one to another, and of the differences between two
-HOME = ("config.py", "backends/table.py", "migration/table.py", "comparison/behaviour/reasons.py")
+HOME = ("config.py", "backends/table.py", "migration/table.py", "comparison/behaviour/reasons.py", "startup/modes.py")
 
 #: where ``iptables`` is not the mode but a section of a KubeProxyConfiguration, or the name of a tool and of its dialect
 OTHER_MEANINGS = (

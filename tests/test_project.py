@@ -37,6 +37,7 @@ EDGES = {
     "scenario",
     "scenarios",
     "simulation",
+    "startup",
     "sweeping",
     "upgrading",
     "verify",

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 #: command → its module, if that has another name
-_MODULES = {"scenarios": "run", "schema": "run"}
+_MODULES = {"explain-config": "explain_config", "scenarios": "run", "schema": "run"}
 NAMES = (
-    "check", "compare", "diff", "migrate", "replay", "risk", "rules", "run", "scenario", "scenarios", "schema", "survey", "sweep",
+    "check", "compare", "diff", "explain-config", "migrate", "replay", "risk", "rules", "run", "scenario", "scenarios", "schema", "survey", "sweep",
     "trace", "upgrade", "verify",
 )  # fmt: skip
 _COMPLETING = "_KPSIM_COMPLETE"  #: a shell asks for words, perhaps those of all commands

@@ -37,6 +37,18 @@ def complete_node(context: typer.Context, incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def complete_node_of_config(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the Nodes beside a configuration that begin so."""
+    from kpsim.manifests.proxy_start import read_proxy_start
+
+    given = context.params.get("config") or tuple(map(Path, context.args))
+    files = [path for path in given if path.exists()]
+    with suppress(KpsimError, OSError):
+        names = (node.metadata.name for node in read_proxy_start(files).nodes)
+        return sorted(name for name in names if name.startswith(incomplete))
+    return []
+
+
 def complete_service_name(context: typer.Context, incomplete: str) -> list[str]:
     """Return the Services that begin so."""
     names = (f"{s.metadata.namespace}/{s.metadata.name}" for state in _states(context) for s in state.services)

@@ -41,6 +41,7 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
         _Unused(("scrape_interval",), "nobody reads metrics", without=("metrics",)),
     ),
     "upgrade": (_Unused(("patch",), "no remedy is tried", beside="no_remedies"),),
+    "explain-config": (_Unused(("all_",), "every setting is in it", beside="whole"),),
     "rules": (_ALLOW_UNKNOWN,),
     "migrate": (_ALLOW_UNKNOWN,),
     "survey": (_ALLOW_UNKNOWN,),
@@ -58,6 +59,7 @@ _WORDS = {
     "scenario": "a scenario",
     "recording": "a recording",
     "json": "--format json",
+    "whole": "a format that has everything",
     "service": "a Service's name",
 }
 

@@ -120,6 +120,12 @@ def problems_of(findings: Sequence[Finding]) -> list[Problem]:
     return problems
 
 
+def lines_of(places: Sequence[Place]) -> list[int | None]:
+    """Return the line of each place, if its source can tell it. Each text is walked once."""
+    lines = _lines_of(places)
+    return [lines[id(place.source)].get((place.document, place.path)) for place in places]
+
+
 _Lines = Mapping[int, Mapping[tuple[int, Path], int]]
 
 

@@ -151,6 +151,11 @@ FLAGS: Mapping[str, Flag] = {
     "log-text-info-buffer-size": Flag(_text),
 }
 
+#: flags about logs, which count beside a configuration file too (CFG-1.1)
+LOG_FLAGS = frozenset(
+    ("v", "vmodule", "log-flush-frequency", "logging-format", *(name for name in FLAGS if name.startswith("log-")))
+)
+
 #: flags of earlier versions, with which 1.36 does not start
 _SWITCHES_BEFORE = frozenset(
     (
@@ -179,7 +184,12 @@ class FlagsRead:
     config_file: str = ""
     hostname: str = ""
     exact: dict[str, int] = field(default_factory=dict)
+    named: JsonObject = field(
+        default_factory=dict
+    )  #: as ``json``, each value in the section that its flag is named after
     given: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)  #: by flag, as read; of a repeated flag the last
+    removed: list[str] = field(default_factory=list)  #: flags of earlier versions, with which 1.36 does not start
     ends: str = ""  #: the flag with which kube-proxy ends without writing rules (CFG-1.3)
     notes: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -195,6 +205,7 @@ def read_flags(words: Sequence[str]) -> FlagsRead:
             read.complaints.append(f"--{name}: {error}")
             continue
         read.given.append(name)
+        read.values[name] = value
         if name == "config":
             read.config_file = value
         elif path := FLAGS[name].path:
@@ -218,6 +229,7 @@ def _pairs(words: Iterable[str], read: FlagsRead) -> Iterator[tuple[str, str]]:
             head, equals, value = "--v", "=", head[2:]
         name = head.lstrip("-").replace("_", "-")  # kube-proxy takes both
         if name in _REMOVED:
+            read.removed.append(name)
             read.notes.append(f"kube-proxy 1.36 has no flag --{name}, and does not start with it: passed over")
             if not equals and name not in _SWITCHES_BEFORE:
                 next(rest, "")
@@ -248,6 +260,7 @@ def _finish(read: FlagsRead) -> None:
     for name in ("cleanup", "init-only", "write-config-to"):
         if name in read.given:
             read.ends = name
+    read.named = read.json
     read.json, least_ns = as_of_flags(read.json)
     if least_ns is not None:
         read.exact["min_sync_period_ns"] = least_ns

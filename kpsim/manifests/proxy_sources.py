@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from kpsim.config import Mode, ProxyConfig, config_from_json
+from kpsim.config import Mode, ProxyConfig, as_of_flags, config_from_json
 from kpsim.inputs import Json
 from kpsim.manifests.installers import Installed
 from kpsim.manifests.kinds import KUBEADM_GROUP, Sorted
@@ -44,29 +44,62 @@ class ProxySetting:
     plain: bool = False  #: a document of its own, in a file that was named
     paths: bool = True
     partial: bool = False  #: of an installer, which adds defaults of its own
+    flags: FlagsRead | None = None  #: the command line, if ``json`` was made of one
+
+    def under(self, mode: Mode | None) -> "ProxySetting":
+        """The same as it is read in another mode: which section flags set depends on it (CFG-2.2)."""
+        if mode is None or self.flags is None:
+            return self
+        json, least_ns = as_of_flags({**self.flags.named, "mode": str(mode)})
+        exact = {} if least_ns is None else {"min_sync_period_ns": least_ns}
+        return replace(self, json={**self.json, **json}, exact=exact)
 
     def typed(self, mode: Mode | None = None) -> ProxyConfig:
         return replace(config_from_json(self.json, mode=mode), **self.exact)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True)
+class BesideFile:
+    """A command line that names a configuration file: what else it says is ignored, but for a few flags (CFG-1.1)."""
+
+    place: Place
+    words: str
+    flags: FlagsRead
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The flags that set a field of the configuration, which the file alone says."""
+        return tuple(name for name in dict.fromkeys(self.flags.given) if name in _IN_FILE)
+
+
 @dataclass(slots=True)
 class _Search:
     settings: list[ProxySetting] = field(default_factory=list)
-    files: list[tuple[Place, str, str]] = field(default_factory=list)  #: place, words and ``--config`` of a command
+    files: list[BesideFile] = field(default_factory=list)
     hostnames: list[tuple[Place, str, str]] = field(default_factory=list)  #: beside ``--config``: place, name, node
     findings: list[Finding] = field(default_factory=list)
+    refused: list[Finding] = field(default_factory=list)  #: of ``findings``, what kube-proxy itself refuses
     notes: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)  #: of ``notes``, what other fields of the result say too
 
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """What was found: ``json`` as kube-proxy would read it, the same typed, and remarks. None: nothing was found."""
+    """What was found: ``json`` as kube-proxy would read it, the same typed, and remarks. None: nothing was found.
+
+    ``refused`` is the part of ``findings`` for which kube-proxy would end at its start. The others are about the files.
+    ``chosen`` is where ``json`` stood; ``beside`` are command lines that name its file.
+    """
 
     json: Json | None
     config: ProxyConfig | None
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     exact: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[Finding, ...] = ()
+    chosen: ProxySetting | None = None
+    beside: tuple[BesideFile, ...] = ()
+    told: tuple[str, ...] = ()  #: of ``notes``, what ``json``, ``chosen`` and ``beside`` say too
 
 
 def find_proxy_settings(found: Sorted, mode: Mode | None) -> ProxySettings:
@@ -346,16 +379,21 @@ def _take(
         title = problems_of([Finding(place, words)])[0]
         search.notes.append(f"{title}: with --{read.ends} kube-proxy ends without writing rules (CFG-1.3): passed over")
         return
-    search.findings += [Finding(place, f"kube-proxy's flags: {text}") for text in read.complaints]
+    refused = [Finding(place, f"kube-proxy's flags: {text}") for text in read.complaints]
+    search.findings += refused
+    search.refused += refused
     for text in unresolved(read):
         search.findings.append(Finding(place, f"kube-proxy's flags: {text} has a variable whose value is not known"))
     title = problems_of([Finding(place, words)])[0]
     search.notes += [f"{title}: {note}" for note in read.notes]
+    search.told += search.notes[len(search.notes) - len(read.removed) :] if read.removed else ()
     if read.config_file:
-        ignored = [f"--{name}" for name in dict.fromkeys(read.given) if name in _IN_FILE]
-        search.files.append((place, words, read.config_file))
-        if ignored:
-            search.notes.append(f"{title}: with --config kube-proxy ignores {', '.join(ignored)} (CFG-1.1)")
+        beside = BesideFile(place, words, read)
+        search.files.append(beside)
+        if beside.ignored:
+            ignored = ", ".join(f"--{name}" for name in beside.ignored)
+            search.notes.append(f"{title}: with --config kube-proxy ignores {ignored} (CFG-1.1)")
+            search.told.append(search.notes[-1])
         if read.hostname:
             search.hostnames.append((place, read.hostname, node))
         return
@@ -363,7 +401,7 @@ def _take(
     partial = fields_beside is not None
     said = words if partial else f"flags of {words}"
     search.settings.append(
-        ProxySetting(place, said, json, read.exact, read.hostname, node, paths=False, partial=partial)
+        ProxySetting(place, said, json, read.exact, read.hostname, node, paths=False, partial=partial, flags=read)
     )
 
 
@@ -391,9 +429,9 @@ _WRITTEN = {
 
 
 def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
-    notes, findings = list(search.notes), list(search.findings)
+    notes, findings, refused = list(search.notes), list(search.findings), list(search.refused)
     right: list[ProxySetting] = []
-    for setting in search.settings:
+    for setting in (each.under(mode) for each in search.settings):
         if setting.json.get("mode") == _WINDOWS and not setting.plain:
             notes.append(f"{_found_note(setting)}: for nodes with Windows, passed over")
             continue
@@ -402,29 +440,37 @@ def _decide(search: _Search, found: Sorted, mode: Mode | None) -> ProxySettings:
         for path, message in complaints:
             where = setting.place.at(*path) if setting.paths else setting.place
             words = KIND if setting.paths else f"{setting.words}: {'.'.join(map(str, path))}"
-            hint = f" ({HINT})" if template_in(str(value_at(setting.json, path))) else ""
-            findings.append(Finding(where, f"{words}: {message}{hint}"))
+            rendered = template_in(str(value_at(setting.json, path))) is None
+            findings.append(Finding(where, f"{words}: {message}{'' if rendered else f' ({HINT})'}"))
+            if rendered:
+                refused.append(findings[-1])
         notes += check.notes
+        search.told += check.notes
         if not complaints:
             right.append(setting)
     right.sort(key=lambda setting: setting.partial)  # what a cluster runs with counts before what it was asked for
     for other in right[1:]:
         findings += _disagreement(right[0], other, mode)
     notes += [_found_note(setting) for setting in right if not setting.plain]
+    search.told += [_found_note(setting) for setting in right[:1]]
     if search.files and not search.settings:
-        place, words, file = search.files[0]
-        title = problems_of([Finding(place, words)])[0]
+        first = search.files[0]
+        title = problems_of([Finding(first.place, first.words)])[0]
         notes.append(
-            f"{title}: kube-proxy reads its configuration from {file}, which is not among the files: give it too"
+            f"{title}: kube-proxy reads its configuration from {first.flags.config_file}, which is not among the files: give it too"
         )
     chosen = right[0] if right else None
     chosen = _with_pod_subnet(chosen, found.cluster_configurations, findings, notes)
+    beside = tuple(search.files)
     if chosen is None:
-        return ProxySettings(None, None, tuple(notes), tuple(findings))
+        return ProxySettings(None, None, tuple(notes), tuple(findings), refused=tuple(refused), beside=beside)
     name = _hostname(right or [chosen], search)
     json = {**chosen.json, "hostnameOverride": name} if name else chosen.json
     config = None if findings else replace(chosen.typed(mode), hostname_override=name)
-    return ProxySettings(json, config, tuple(notes), tuple(findings), chosen.exact)
+    return ProxySettings(
+        json, config, tuple(notes), tuple(findings), chosen.exact, refused=tuple(refused), chosen=chosen, beside=beside,
+        told=tuple(search.told),
+    )  # fmt: skip
 
 
 def _templates(setting: ProxySetting, complaints: Iterable[Complaint]) -> Iterator[Complaint]:

@@ -147,6 +147,16 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--derive-slices": (["stale.yaml", "--node", "n1", *_ASKED], ["--derive-slices"]),
         "--format": (_ONE, ["--format", "json"]),
     },
+    "explain-config": {
+        "--node": (["shop.yaml"], ["--node", "node-2"]),
+        "--mode": (["shop.yaml"], ["--mode", "ipvs"]),
+        "--cores": (["shop.yaml"], ["--cores", "8"]),
+        "--memory": (["shop.yaml"], ["--memory", "16Mi"]),
+        "--sysctl": (["shop.yaml"], ["--sysctl", "net.netfilter.nf_conntrack_max=77"]),
+        "--family": (["shop.yaml"], ["--family", "ipv4"]),
+        "--all": (["shop.yaml"], ["--all"]),
+        "--format": (["shop.yaml"], ["--format", "markdown"]),
+    },
     "migrate": {
         "--to": (["shop.yaml", "--to", "nftables"], ["--to", "ipvs"]),
         "--from": (["shop.yaml", "--to", "iptables"], ["--from", "nftables"]),
@@ -448,6 +458,10 @@ def test_an_option_of_verify_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPat
         (["run", "small.yaml", "--exact", "--long"], "--long without effect beside --exact"),
         (["run", "small.yaml", "--scrape-interval", "5s"], "--scrape-interval has no effect without --metrics"),
         (["sweep", "small.yaml", "--jobs", "2", "--scheduler", "no"], "--jobs without effect beside --scheduler"),
+        (
+            ["explain-config", "shop.yaml", "--all", "--format", "json"],
+            "--all without effect beside a format that has everything",
+        ),
         (["check", "small.yaml", "--update"], "--update has no effect without a recording"),
     ],
 )
