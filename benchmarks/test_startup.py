@@ -21,10 +21,10 @@ def test_help(benchmark: BenchmarkFixture) -> None:
 
 
 def test_trace_in_a_small_cluster(benchmark: BenchmarkFixture) -> None:
-    """At most 0.5 s."""
+    """At most 0.33 s."""
     benchmark.pedantic(_kpsim, args=("trace", str(CLUSTER), "shop/web:http", "--from", "external"), rounds=5)
 
 
 def test_replay_of_a_small_recording(benchmark: BenchmarkFixture) -> None:
-    """At most 0.5 s."""
+    """At most 0.25 s."""
     benchmark.pedantic(_kpsim, args=("replay", str(RECORDING), "--format", "json"), rounds=5)

@@ -5,7 +5,6 @@ A link, a FIFO or a device under the name is refused, so that nothing is written
 is an InputError that names the path.
 """
 
-import ctypes
 import errno
 import os
 import re
@@ -290,6 +289,8 @@ def _link(place: Path, beside: Path, kept: list[Path]) -> bool:
 
 def _exchange(new: Path, place: Path) -> None:
     """Let two directories change their names, at once where the system can do that."""
+    import ctypes  # only a directory that is exchanged needs it
+
     libc = ctypes.CDLL(None, use_errno=True)
     exchange = getattr(libc, "renameat2", None)
     if exchange is not None and not exchange(

@@ -2,15 +2,29 @@
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import typer
 
 from kpsim import __version__
 from kpsim.cli.printing import ReaderGone
+from kpsim.cli.words import Command, Group
 from kpsim.errors import InputError, KpsimError, printable
 
-app = typer.Typer(
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class _Application(typer.Typer):
+    """Makes commands that read their words without a schema."""
+
+    def command(self, *given: Any, **named: Any) -> Callable[[_Function], _Function]:
+        return super().command(*given, **{"cls": Command, **named})
+
+
+app = _Application(
     name="kpsim",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from kpsim.addresses import Family
+from kpsim.cli.words import Command
 from kpsim.config import Mode
 from kpsim.errors import InputError, Problem, UnsupportedRule
 
@@ -156,7 +156,7 @@ def way_out() -> Iterator[None]:
         raise InputError([*error.problems, words]) from error
 
 
-class ClusterCommand(TyperCommand):
+class ClusterCommand(Command):
     """A command that loads a cluster. Its ``--assume-node`` may stand without a name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -14,10 +14,10 @@ from kpsim.manifests.places import Finding, problems_of
 from kpsim.manifests.proxy_config import API_GROUP, KIND
 from kpsim.manifests.reading import Document
 from kpsim.manifests.remarks import counted
-from kpsim.manifests.schema import shown, suggestion
 from kpsim.manifests.settings_text import SettingsText
 from kpsim.manifests.templates import HINT, RENDER, template_in
 from kpsim.manifests.validation import Complaint
+from kpsim.manifests.wording import shown, suggestion
 
 #: kinds that are read, with the apiVersions that Kubernetes 1.36 serves
 API_VERSIONS: Mapping[str, tuple[str, ...]] = {

@@ -12,8 +12,8 @@ from kpsim.addresses import parse_cidr, parse_ip, parse_network
 from kpsim.config import DEFAULT_MODE, LocalMode, Mode
 from kpsim.inputs import Json
 from kpsim.manifests.places import Path, format_path, value_at, without
-from kpsim.manifests.schema import or_list, shown, suggestion
 from kpsim.manifests.validation import Complaint
+from kpsim.manifests.wording import or_list, shown, suggestion
 from kpsim.units import parse_duration_ns
 
 API_GROUP = "kubeproxy.config.k8s.io"

@@ -12,7 +12,7 @@ from kpsim.addresses import parse_ip
 from kpsim.config import as_of_flags
 from kpsim.inputs import JsonObject
 from kpsim.manifests.places import Path
-from kpsim.manifests.schema import suggestion
+from kpsim.manifests.wording import suggestion
 from kpsim.units import parse_duration_ns
 
 PROGRAM = "kube-proxy"

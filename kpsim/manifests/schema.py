@@ -4,16 +4,18 @@ Counterpart: the OpenAPI schema that kubectl and the API server validate with. F
 by name, so that misspelt names are found, but may hold anything. ``validation`` checks how fields depend on each other.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, Required, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic cannot use typing's before Python 3.12
 
-from kpsim.manifests.ambiguous import AmbiguousNumber
+from kpsim.manifests.fitting import Bounds, fits
 from kpsim.manifests.places import Path
+from kpsim.manifests.wording import hint, or_list, shown, suggestion
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def _object(name: str, fields: Mapping[str, Any], ignored: str = "") -> Any:
@@ -23,16 +25,20 @@ def _object(name: str, fields: Mapping[str, Any], ignored: str = "") -> Any:
     """
     hints: dict[str, Any] = {key: hint if get_origin(hint) is Required else hint | None for key, hint in fields.items()}
     hints |= dict.fromkeys(ignored.split(), Any)
-    made = TypedDict(name, hints, total=False)  # type: ignore[misc]
-    return with_config(ConfigDict(strict=True, extra="forbid"))(made)
+    return _strict(TypedDict(name, hints, total=False))  # type: ignore[operator]
+
+
+def _strict(made: Any) -> Any:
+    made.__pydantic_config__ = {"strict": True, "extra": "forbid"}
+    return made
 
 
 def _list(element: Any, most: int | None = None, *, least: int = 0) -> Any:
-    return Annotated[list[element], Field(min_length=least, max_length=most)]
+    return Annotated[list[element], Bounds(least, most)]
 
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-OptionalPort = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, Bounds(1, 65535)]
+OptionalPort = Annotated[int, Bounds(0, 65535)]
 Labels = dict[str, str]
 Family = Literal["IPv4", "IPv6"]
 Protocol = Literal["TCP", "UDP", "SCTP", ""]
@@ -88,11 +94,7 @@ SERVICE = _kind(
                     "sessionAffinity": Literal["None", "ClientIP", ""],
                     "sessionAffinityConfig": _object(
                         "SessionAffinityConfig",
-                        {
-                            "clientIP": _object(
-                                "ClientIPConfig", {"timeoutSeconds": Annotated[int, Field(ge=1, le=86400)]}
-                            )
-                        },
+                        {"clientIP": _object("ClientIPConfig", {"timeoutSeconds": Annotated[int, Bounds(1, 86400)]})},
                     ),
                     "externalTrafficPolicy": Literal["Cluster", "Local", ""],
                     "internalTrafficPolicy": Literal["Cluster", "Local"],
@@ -293,12 +295,18 @@ SCHEMAS: Mapping[str, Any] = {
 
 
 @cache
-def _adapter(kind: str) -> TypeAdapter[Any]:
+def _adapter(kind: str) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(_list(SCHEMAS[kind]))
 
 
 def check_shapes(kind: str, objects: Sequence[Any]) -> list[tuple[int, Path, str, bool]]:
     """Return all errors of shape: index of the object, path in it, message, and whether it is only an unknown field."""
+    if all(map(fits(SCHEMAS[kind]), objects)):
+        return []
+    from pydantic import ValidationError
+
     try:
         _adapter(kind).validate_python(objects)
     except ValidationError as error:
@@ -362,48 +370,6 @@ def _message(kind: str, path: Path, error: Any) -> str:
         case other:
             expected = _EXPECTED.get(other)
             return f"expected {expected}, got {shown(value)}{hint(value)}" if expected else str(error["msg"])
-
-
-def shown(value: Any) -> str:
-    """Describe a value for a message: its kind, and the value itself if it is short."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case AmbiguousNumber():
-            return value.text
-        case int() | float():
-            text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge integer"
-            return text
-        case str():
-            return f"the string {value!r}" if len(value) <= 80 else f"the string {value[:77]!r}..."
-        case list():
-            return "a list"
-        case dict():
-            return "an object"
-        case _:
-            return type(value).__name__
-
-
-def hint(value: Any) -> str:
-    """Return a hint if YAML may have read a word as something else than was meant."""
-    if isinstance(value, AmbiguousNumber):
-        return " (readers disagree about this number: write it in quotes, or as a plain decimal number)"
-    if isinstance(value, bool):
-        return " (YAML reads bare yes, no, on, off, true, false as booleans: quotes make a string)"
-    return ""
-
-
-def or_list(choices: Sequence[str]) -> str:
-    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return `` (did you mean X?)`` if a known name is near, else nothing."""
-    folded = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.7)
-    return f" (did you mean {folded[near[0]]}?)" if near else ""
 
 
 def _inner(hint_: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from kpsim.addresses import Family, parse_cidr, parse_ip
 from kpsim.inputs import Json
 from kpsim.manifests.places import Path
-from kpsim.manifests.schema import hint, shown
+from kpsim.manifests.wording import hint, shown
 
 #: path inside the object, and what was expected
 Complaint = tuple[Path, str]
