@@ -16,9 +16,10 @@ _LONGEST = 9  #: digits of a number that is read here
 
 
 def _prepared(params: list[Any]) -> list[Any]:
+    """The parameters, which read their words here first. A typer that makes its readers in another way keeps them."""
     for each in params:
-        if isinstance(each, Parameter) and each._runtime_param is None:
-            each._runtime_param = _Words()  # type: ignore[assignment]  # typer makes its own if there is none
+        if isinstance(each, Parameter) and getattr(each, "_runtime_param", _Words) is None:
+            each._runtime_param = _Words()  # type: ignore[assignment]
     return params
 
 
