@@ -151,6 +151,9 @@ FLAGS: Mapping[str, Flag] = {
     "log-text-info-buffer-size": Flag(_text),
 }
 
+#: flags that set a part of a field: the port of an address
+PORT_FLAGS: Mapping[str, Path] = {"healthz-port": ("healthzBindAddress",), "metrics-port": ("metricsBindAddress",)}
+
 #: flags about logs, which count beside a configuration file too (CFG-1.1)
 LOG_FLAGS = frozenset(
     ("v", "vmodule", "log-flush-frequency", "logging-format", *(name for name in FLAGS if name.startswith("log-")))

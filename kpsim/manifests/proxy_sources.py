@@ -18,7 +18,7 @@ from kpsim.manifests.installers import Installed
 from kpsim.manifests.kinds import KUBEADM_GROUP, Sorted
 from kpsim.manifests.places import Finding, Path, Place, Source, problems_of, value_at
 from kpsim.manifests.proxy_config import API_GROUP, API_VERSION, KIND, check_proxy_config
-from kpsim.manifests.proxy_flags import FLAGS, PROGRAM, FlagsRead, image_runs_it, read_flags, unresolved
+from kpsim.manifests.proxy_flags import FLAGS, PORT_FLAGS, PROGRAM, FlagsRead, image_runs_it, read_flags, unresolved
 from kpsim.manifests.reading import Document
 from kpsim.manifests.settings_text import HYPERKUBE_NAMES, Command, SettingsText, commands, environment
 from kpsim.manifests.templates import HINT, template_in
@@ -412,7 +412,10 @@ def _forget_kubeconfig(read: FlagsRead) -> None:
         del connection["kubeconfig"]
 
 
-_IN_FILE = frozenset(name for name, flag in FLAGS.items() if flag.path and name != "hostname-override")
+#: flags whose values stand in a configuration file, if there is one
+_IN_FILE = frozenset(
+    (*(name for name, flag in FLAGS.items() if flag.path and name != "hostname-override"), *PORT_FLAGS)
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- decision

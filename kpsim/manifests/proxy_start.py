@@ -16,9 +16,10 @@ from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.kinds import sort_documents
 from kpsim.manifests.places import Finding, Path, Place, format_path, lines_of, problems_of, value_at
 from kpsim.manifests.proxy_config import FIELDS, Fields
-from kpsim.manifests.proxy_flags import FLAGS, LOG_FLAGS, FlagsRead
+from kpsim.manifests.proxy_flags import FLAGS, LOG_FLAGS, PORT_FLAGS, FlagsRead
 from kpsim.manifests.proxy_sources import BesideFile, ProxySetting, find_proxy_settings
 from kpsim.manifests.reading import is_recording, read_paths
+from kpsim.manifests.remarks import counted
 from kpsim.objects import Node
 
 
@@ -78,6 +79,8 @@ def read_proxy_start(paths: Sequence[FilePath | str], *, stdin: Stdin = None, mo
     settings = find_proxy_settings(found, mode)
     admission = admit([item for item in found.items if item.kind == "Node"])
     nodes = [each for each in typed_objects(admission) if isinstance(each, Node)]
+    windows = [each for each in nodes if _is_windows(each)]
+    nodes = [each for each in nodes if each not in windows]
     refused = set(map(id, settings.refused))
     others = [each for each in (*settings.findings, *found.findings) if id(each) not in refused]
     findings = [*reading.findings, *others, *admission.findings]
@@ -85,6 +88,8 @@ def read_proxy_start(paths: Sequence[FilePath | str], *, stdin: Stdin = None, mo
         raise InputError(problems_of(findings))
     refusals = tuple(problems_of(settings.refused))
     notes = tuple(printable(note) for note in (*reading.notes, *settings.notes) if note not in settings.told)
+    if windows:
+        notes = (*notes, f"{counted(len(windows), 'Node')} with Windows: passed over")
     if settings.chosen is None or settings.json is None:
         if not refusals:
             raise InputError(_nothing_found(notes))
@@ -112,6 +117,10 @@ def read_proxy_start(paths: Sequence[FilePath | str], *, stdin: Stdin = None, mo
         unknown_fields=tuple(_unknown_fields(chosen)),
         origins=origins,
     )
+
+
+def _is_windows(node: Node) -> bool:
+    return bool(value_at(node.json, ("status", "nodeInfo", "operatingSystem")) == "windows")
 
 
 def _nothing_found(notes: Sequence[str]) -> list[Problem]:
@@ -185,7 +194,9 @@ def _host_name(chosen: ProxySetting, beside: Sequence[BesideFile], json: Json) -
 def _ignored(beside: Sequence[BesideFile]) -> Iterator[IgnoredFlag]:
     for each in beside:
         for name in each.ignored:
-            yield IgnoredFlag(name, each.flags.values.get(name), FLAGS[name].path, _title(each.place))
+            yield IgnoredFlag(
+                name, each.flags.values.get(name), PORT_FLAGS.get(name, FLAGS[name].path), _title(each.place)
+            )
 
 
 def _leaves(value: Any, fields: Fields, path: Path = ()) -> Iterator[Path]:

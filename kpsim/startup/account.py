@@ -158,12 +158,10 @@ def _ineffective(s: Situation, rows: Sequence[Row]) -> Iterator[Condition]:
     for flag in s.start.ignored_flags:
         path = ".".join(map(str, flag.path))
         counts = path if reads(s.config.mode, path) else f"{s.section}.{path.rpartition('.')[2]}"
-        now = in_force.get(counts, "")
-        said = shown(flag.value, zero_of(path))
-        if now != said:
-            words = (
-                f"--{flag.name}={said} stands beside --config and is ignored; in force is {counts} {now or 'nothing'}"
-            )
+        said, now = shown(flag.value, zero_of(path)), in_force.get(counts)
+        if now is None or (now != said and not now.endswith(f":{said}")):  # a port is part of an address
+            instead = f"{s.config.mode} mode has no such setting" if now is None else f"in force is {counts} {now}"
+            words = f"--{flag.name}={said} stands beside --config and is ignored; {instead}"
             yield Condition(Severity.INEFFECTIVE, "flag-beside-file", words, "CFG-1.1", flag.where)
     for path, where in s.start.unknown_fields:
         yield Condition(

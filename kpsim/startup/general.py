@@ -129,7 +129,7 @@ def _name_does(s: Situation) -> str:
     known = (
         ""
         if not s.start.nodes or s.node is not None
-        else ", of which there is no Node: no addresses, no zone, no local endpoints"
+        else ", of which there is no Node: it finds no addresses and no zone"
     )
     return f"kube-proxy takes itself for {name}{known}. Endpoints of that node are the local ones"
 

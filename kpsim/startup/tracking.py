@@ -140,7 +140,7 @@ def _close_wait_remarks(s: Situation) -> Iterator[Remark]:
     yield from _cut(s.config.conntrack_tcp_close_wait_timeout_ns)
     held_ns = s.after.tcp_timeout_close_wait_ns
     if held_ns < 60 * SECOND_NS:
-        yield risk("a server that answers for longer after its client's FIN loses its client", "CT-4.1")
+        yield risk("a server that is silent for longer after its client's FIN loses its client", "CT-4.1")
     elif held_ns > 60 * SECOND_NS:
         yield costs(
             f"a connection that one side does not close holds its entry for {format_duration(held_ns)}; the kernel's own value is 60 s",
