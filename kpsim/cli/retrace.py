@@ -24,15 +24,17 @@ def time_of(text: str) -> int:
         raise InputError(f"--at: {problem}") from None
 
 
-def show_retraced(result: "RunResult", name: str, at_ns: int | None, format: Format) -> None:
+def show_retraced(result: "RunResult", name: str, at_ns: int | None, format: Format, *, detailed: bool) -> None:
     """Print the way of a connection, or without a name the cluster at a time. The run is run again for it."""
     from kpsim.retracing.connections import trace_connection
     from kpsim.retracing.moments import cluster_at
+    from kpsim.tracing.explain import Depth
 
+    depth = Depth.DETAILED if detailed else Depth.SUMMARY
     with progress_bar() as progress:
         if name:
             connection = trace_connection(result.scenario, result.log, name, at_ns, progress)
-            shown = connection.to_json() if format is Format.JSON else connection.text()
+            shown = connection.to_json() if format is Format.JSON else connection.text(depth)
         else:
             assert at_ns is not None
             cluster, terminal = cluster_at(result.scenario, result.log, at_ns, progress), console()

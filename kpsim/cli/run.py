@@ -116,6 +116,10 @@ def run(
             show_default=False,
         ),
     ] = "",
+    detailed: Annotated[
+        bool,
+        typer.Option("--detailed", help="With --trace: also rules that did not match, and why, and the way back."),
+    ] = False,
     metrics: Annotated[
         Path | None,
         typer.Option(
@@ -176,7 +180,7 @@ def run(
         with count_bar("seeds") as count:
             several = result.seeds(seeds, progress=count, long=long, note=note)
     if trace or moment_ns is not None:
-        show_retraced(result, trace, moment_ns, format)
+        show_retraced(result, trace, moment_ns, format, detailed=detailed)
     elif figure:
         _print_figures(result, figure, format, several)
     else:

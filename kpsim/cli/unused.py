@@ -39,6 +39,8 @@ _COMMANDS: Mapping[str, Sequence[_Unused]] = {
     "run": (
         _Unused(("long", "walk_all"), "no connection is drawn", beside="exact"),
         _Unused(("scrape_interval",), "nobody reads metrics", without=("metrics",)),
+        _Unused(("detailed",), "no connection's way is shown", without=("trace",)),
+        _Unused(("detailed",), "JSON has everything", beside="json"),
     ),
     "upgrade": (_Unused(("patch",), "no remedy is tried", beside="no_remedies"),),
     "explain-config": (_Unused(("all_",), "every setting is in it", beside="whole"),),

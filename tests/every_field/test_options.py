@@ -178,6 +178,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--seeds": (["small.yaml"], ["--seeds", "2"]),
         "--exact": (["small.yaml"], ["--exact"]),
         "--trace": (["small.yaml"], ["--trace", "t#1"]),
+        "--detailed": (["small.yaml", "--trace", "t#1"], ["--detailed"]),
         "--at": (["small.yaml"], ["--at", "1s"]),
         "--long": (["small.yaml"], ["--long"]),
         "--walk-all": (["small.yaml"], ["--walk-all"]),
@@ -457,6 +458,11 @@ def test_an_option_of_verify_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPat
         (["trace", *_ONE, "--family", "ipv4"], "--family without effect beside a cluster"),
         (["run", "small.yaml", "--exact", "--long"], "--long without effect beside --exact"),
         (["run", "small.yaml", "--scrape-interval", "5s"], "--scrape-interval has no effect without --metrics"),
+        (["run", "small.yaml", "--detailed"], "--detailed has no effect without --trace"),
+        (
+            ["run", "small.yaml", "--trace", "t#1", "--format", "json", "--detailed"],
+            "--detailed without effect beside --format json",
+        ),
         (["sweep", "small.yaml", "--jobs", "2", "--scheduler", "no"], "--jobs without effect beside --scheduler"),
         (
             ["explain-config", "shop.yaml", "--all", "--format", "json"],
