@@ -14,10 +14,11 @@ from kpsim.backends import Backend, IpvsConnections, MachineView, Plans, SyncReq
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
 from kpsim.config import HostInterface, ProxierSettings, cidrs_of_family
+from kpsim.kubeproxy.bucket_runner import TokenBucketRunner
 from kpsim.kubeproxy.healthcheck import ProxyHealth, ServiceHealth, listen_addresses
 from kpsim.kubeproxy.metrics import Metrics
 from kpsim.kubeproxy.plan import ServicePlan, make_plan
-from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.runner import BoundedFrequencyRunner, Runner
 from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import CleanUp, UdpFlow, UdpFrontends
 from kpsim.kubeproxy.trackers import (
@@ -95,11 +96,15 @@ class Proxier:
         self._need_full = True
         self._last_full_ns: int | None = None
 
-    def make_runner(self) -> BoundedFrequencyRunner:
-        """A runner for this proxier's syncs, with the configured periods and the mode's longest pause (CP-9.1)."""
+    def make_runner(self, *, token_bucket: bool = False) -> Runner:
+        """A runner for this proxier's syncs, with the configured periods and the mode's longest pause (CP-9.1).
+
+        With ``token_bucket`` it is the runner of 1.33 and before (CP-9.7).
+        """
         config = self.settings.config
         longest_ns = self.backend.traits.longest_pause_ns(config)
-        return BoundedFrequencyRunner(config.min_sync_period_ns, config.sync_period_ns, longest_ns)
+        kind = TokenBucketRunner if token_bucket else BoundedFrequencyRunner
+        return kind(config.min_sync_period_ns, config.sync_period_ns, longest_ns)
 
     def reports_success(self, result: SyncResult) -> bool:
         """Whether the runner is told that a sync succeeded. ipvs mode never reports a failure (IPVS-1.6)."""

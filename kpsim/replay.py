@@ -18,7 +18,7 @@ from kpsim.effort import SYNC_ENDPOINT_S, SYNC_S, Effort
 from kpsim.inputs import Json
 from kpsim.ipvs.connections import Counters
 from kpsim.ipvs.servers import RealServer, VirtualServerKey
-from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.runner import Runner
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import EndpointSlice
 from kpsim.programmed import Programmed
@@ -181,7 +181,7 @@ class Replay:
                 runner.request(at_ns)
         yield from self._run_until(runner, None)
 
-    def _run_until(self, runner: BoundedFrequencyRunner, until_ns: int | None) -> Iterator[SyncOutcome]:
+    def _run_until(self, runner: Runner, until_ns: int | None) -> Iterator[SyncOutcome]:
         """Does the runs that start before ``until_ns``; with None, runs as long as one is requested."""
         while (due_ns := runner.next_run_ns()) is not None:
             if due_ns >= until_ns if until_ns is not None else not self._requested:

@@ -18,7 +18,8 @@ Json = dict[str, Any]
 
 #: fields that ``test_dial_fields`` shows to matter, in scenarios of their own: these and all below them
 DIALS = (
-    "beside", "events.loadRules",
+    "beside", "events.loadRules", "kubeProxy",
+    "events.apiServerBusy", "events.apiServerDown", "events.apiServerSlow", "events.closeWatches", "events.cutOff",
     "delays.deletionToKubelet", "delays.pleg", "delays.preset", "delays.scheduler", "delays.workloadController",
     "controller.maxEndpointsPerSlice", "events.deleteEndpointSlice.service",
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",

@@ -180,3 +180,14 @@ def test_other_taints_leave_the_node_eligible_and_an_unknown_node_is_not() -> No
     unknown = ProxyHealth(TIMEOUT_NS)
     assert not unknown.node_eligible
     assert unknown.healthz(START_NS).status == 503
+
+
+def test_a_server_that_opens_answers_0_until_the_next_counts_even_if_counts_came_before() -> None:
+    health = ServiceHealth(("0.0.0.0",))
+    health.sync_endpoints({WEB: 3})
+    health.sync_services({WEB: 32100})
+    assert health.servers == (ServiceServer(WEB, 32100, 0),)  # CP-15.3
+    health.sync_endpoints({WEB: 3})
+    assert health.servers == (ServiceServer(WEB, 32100, 3),)
+    health.sync_services({WEB: 32101})  # a change of port closes the server and opens another
+    assert health.servers == (ServiceServer(WEB, 32101, 0),)

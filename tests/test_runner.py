@@ -1,9 +1,10 @@
 """When syncs run: CP-9, I-13.1, CP-16.1, CP-16.2. The tests use milliseconds, the runner nanoseconds."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
+from kpsim.kubeproxy.bucket_runner import TokenBucketRunner
 from kpsim.kubeproxy.runner import BoundedFrequencyRunner, RunnerState, Trigger
 from kpsim.units import MILLISECOND_NS
 
@@ -15,7 +16,7 @@ def make_runner(min_ms: int = 1 * S, retry_ms: int = 5 * S, max_ms: int = 10 * S
 
 
 def play(
-    runner: BoundedFrequencyRunner,
+    runner: BoundedFrequencyRunner | TokenBucketRunner,
     requests_ms: Iterable[int],
     until_ms: int,
     run_takes_ms: int = 0,
@@ -133,3 +134,64 @@ def test_a_run_that_is_not_due_is_refused() -> None:
         runner.finish(0, ok=True)
     with pytest.raises(ValueError, match="cannot start in state wait"):
         runner.start(0)
+
+
+# ---------------------------------------------------------------------------------------------- the runner of 1.33 (CP-9.7)
+
+
+def make_bucket(min_ms: int = 1 * S, retry_ms: int = 5 * S, max_ms: int = 10 * S) -> TokenBucketRunner:
+    return TokenBucketRunner(min_ms * MILLISECOND_NS, retry_ms * MILLISECOND_NS, max_ms * MILLISECOND_NS)
+
+
+def test_two_runs_follow_back_to_back_after_a_rest_and_the_third_waits_for_the_last_end_plus_min() -> None:
+    # two tokens at 0; at 200 one fifth of a token has come back, which is no token
+    assert play(make_bucket(), [0, 100, 200], until_ms=5 * S) == [0, 100, 1100]
+    assert play(make_runner(), [0, 100, 200], until_ms=5 * S) == [0, 1000]
+
+
+def test_a_request_during_a_run_is_answered_as_soon_as_that_ends() -> None:
+    assert play(make_bucket(), [0, 20, 40], until_ms=5 * S, run_takes_ms=300) == [0, 300]
+
+
+def test_a_request_that_comes_when_a_token_is_back_does_not_wait_for_the_last_end_plus_min() -> None:
+    # runs at 0 and 900 leave 0.9 tokens; at 950 there is none, so the timer is set to 1900; at 1000 there is one
+    assert play(make_bucket(), [0, 900, 950, 1000], until_ms=3 * S) == [0, 900, 1000]
+    assert play(make_bucket(), [0, 900, 950], until_ms=3 * S) == [0, 900, 1900]
+
+
+def test_a_steady_stream_gets_one_run_each_interval_once_the_burst_is_spent() -> None:
+    starts = play(make_bucket(), range(0, 10_000, 100), until_ms=9_999)
+    assert starts == [0, 100, *range(1000, 10_000, 1000)]  # a tenth of a token is left at 100, so one is whole at 1000
+
+
+def test_a_failure_is_retried_after_the_retry_interval_and_a_success_cancels_the_retry() -> None:
+    assert play(make_bucket(), [0], until_ms=12 * S, failing=frozenset({0})) == [0, 5 * S]
+    assert play(make_bucket(), [0, 2 * S], until_ms=13 * S, failing=frozenset({0})) == [0, 2 * S, 12 * S]
+
+
+@pytest.mark.parametrize(("make", "expected"), [(make_bucket, 6 * S), (make_runner, 10 * S)])
+def test_a_failed_sync_beside_the_runner_asks_for_a_retry_only_up_to_1_33(
+    make: Callable[[], BoundedFrequencyRunner | TokenBucketRunner], expected: int
+) -> None:
+    runner = make()
+    runner.start(0)
+    runner.failed_beside(1 * S * MILLISECOND_NS)
+    assert runner.next_run_ns() == expected * MILLISECOND_NS  # CP-9.4: later, nothing follows before the max timer
+
+
+def test_without_a_min_interval_every_request_of_1_33_runs_at_once() -> None:
+    assert play(make_bucket(min_ms=0), [0, 1, 2, 3], until_ms=9 * S) == [0, 1, 2, 3]
+
+
+def test_the_runner_of_1_33_refuses_calls_out_of_order() -> None:
+    runner = make_bucket()
+    with pytest.raises(ValueError, match="no run is due"):
+        runner.begin(0)
+    runner.start(0)
+    with pytest.raises(ValueError, match="cannot start"):
+        runner.start(0)
+    with pytest.raises(ValueError, match="cannot finish"):
+        runner.finish(0, ok=True)
+    assert runner.next_run_ns() == 10 * S * MILLISECOND_NS
+    runner.request(5)
+    assert runner.begin(5) is Trigger.REQUEST

@@ -63,6 +63,7 @@ class ServiceHealth:
         self._wanted: Mapping[ServiceKey, int] = {}
         self._refused: tuple[tuple[ServiceKey, int], ...] = ()
         self._counts: Mapping[ServiceKey, int] = {}
+        self._new: frozenset[ServiceKey] = frozenset()  #: opened since the last counts; they answer 0 (CP-15.3)
 
     @property
     def servers(self) -> tuple[ServiceServer, ...]:
@@ -70,7 +71,8 @@ class ServiceHealth:
         return tuple(map(self._server, sorted(self._open)))
 
     def _server(self, service: ServiceKey) -> ServiceServer:
-        return ServiceServer(service, self._open[service], self._counts.get(service, 0))
+        count = 0 if service in self._new else self._counts.get(service, 0)
+        return ServiceServer(service, self._open[service], count)
 
     def sync_services(
         self, ports: Mapping[ServiceKey, int], ports_in_use: frozenset[int] = frozenset()
@@ -87,6 +89,7 @@ class ServiceHealth:
             return ()
         self._wanted = ports
         self._open = {key: port for key, port in self._open.items() if ports.get(key) == port}
+        kept = frozenset(self._open)
         taken = {*ports_in_use, *self._open.values()}
         refused = []
         for service in sorted(ports.keys() - self._open.keys()):
@@ -97,6 +100,7 @@ class ServiceHealth:
                 self._open[service] = port
                 taken.add(port)
         self._refused = tuple(refused)
+        self._new = (self._new & self._open.keys()) | (self._open.keys() - kept)
         return self._refused
 
     def sync_endpoints(self, counts: Mapping[ServiceKey, int]) -> None:
@@ -105,6 +109,7 @@ class ServiceHealth:
         The caller must not change the mapping afterwards.
         """
         self._counts = counts
+        self._new = frozenset()
 
     def answer(self, service: ServiceKey, proxy_healthy: bool) -> HealthAnswer:
         """The answer of the Service's server on any path. KeyError if there is no open server.

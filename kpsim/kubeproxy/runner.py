@@ -13,6 +13,7 @@ min(retry, max). It goes on counting in COOL. There is no cooling before the fir
 
 import enum
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 class RunnerState(enum.StrEnum):
@@ -27,6 +28,22 @@ class Trigger(enum.StrEnum):
 
     REQUEST = "request"
     TIMER = "timer"  #: the periodic run, or the retry after a failure
+
+
+class Runner(Protocol):
+    """What a kube-proxy asks of its runner, whichever release it is from."""
+
+    def start(self, now_ns: int) -> None: ...
+
+    def request(self, now_ns: int) -> None: ...
+
+    def next_run_ns(self) -> int | None: ...
+
+    def begin(self, now_ns: int) -> Trigger: ...
+
+    def finish(self, now_ns: int, ok: bool) -> None: ...
+
+    def failed_beside(self, now_ns: int) -> None: ...
 
 
 class _Step(enum.Enum):
@@ -104,6 +121,9 @@ class BoundedFrequencyRunner:
         self._advance(_Step.FINISH)
         self._cool_until_ns = now_ns + self.min_interval_ns
         self._timer_ns = now_ns + (self.max_interval_ns if ok else min(self.retry_interval_ns, self.max_interval_ns))
+
+    def failed_beside(self, now_ns: int) -> None:
+        """Notes that a sync that the runner had not started has failed. Nothing follows: no retry is planned (CP-9.4)."""
 
     def _advance(self, step: _Step) -> None:
         try:

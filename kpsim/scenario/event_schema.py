@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from kpsim.scenario.api_server_schema import ApiServerBusy, ApiServerDown, ApiServerSlow, CloseWatches, CutOff
 from kpsim.scenario.node_schema import Name, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.scenario.service_names import ServiceName, SliceName
@@ -288,6 +289,11 @@ class ActionKind(enum.StrEnum):
     RESTART_PROXY = "restart_proxy"
     FAIL_SYNCS = "fail_syncs"
     LOAD_RULES = "load_rules"
+    API_SERVER_DOWN = "api_server_down"
+    API_SERVER_SLOW = "api_server_slow"
+    API_SERVER_BUSY = "api_server_busy"
+    CUT_OFF = "cut_off"
+    CLOSE_WATCHES = "close_watches"
 
 
 class ScenarioEvent(Part):
@@ -326,6 +332,11 @@ class ScenarioEvent(Part):
     restart_proxy: RestartProxy | None = None
     fail_syncs: FailSyncs | None = None
     load_rules: LoadRules | None = None
+    api_server_down: ApiServerDown | None = None
+    api_server_slow: ApiServerSlow | None = None
+    api_server_busy: ApiServerBusy | None = None
+    cut_off: CutOff | None = None
+    close_watches: CloseWatches | None = None
 
     @model_validator(mode="after")
     def _one_action(self) -> "ScenarioEvent":

@@ -303,6 +303,8 @@ def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, pa
         event.fail_syncs,
         event.rolling_upgrade,
         event.load_rules,
+        event.cut_off,
+        event.close_watches,
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")

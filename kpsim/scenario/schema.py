@@ -4,6 +4,7 @@ It checks what one part alone decides. ``references`` checks references between 
 objects.
 """
 
+import enum
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -115,6 +116,28 @@ class ControllerSpec(Part):
     """max-endpoints-per-slice: endpoints that a slice holds at most."""
 
 
+class RunnerKind(enum.StrEnum):
+    """What limits how often kube-proxy synchronises.
+
+    ``boundedFrequency``: of 1.34 and later; two syncs are never closer than minSyncPeriod (CP-9.2). ``tokenBucket``: of 1.33
+    and before; after a rest two syncs may follow back to back (CP-9.7).
+    """
+
+    BOUNDED_FREQUENCY = "boundedFrequency"
+    TOKEN_BUCKET = "tokenBucket"
+
+
+class KubeProxySpec(Part):
+    """What differs between kube-proxies beside their configuration."""
+
+    runner: RunnerKind = RunnerKind.BOUNDED_FREQUENCY
+    watch_duration: Delay | None = None
+    """How long a watch lasts until the API server ends it; client-go asks for ``{uniform: {low: 300s, high: 600s}}`` (CP-5.6). A watch begins
+    again at once where it was, so only changes on their way are late. Default: watches do not end by themselves."""
+    synced_poll_ns: DurationNs = 0
+    """How often kube-proxy looks whether its first lists are there: every 100 ms in truth (CP-6.7). Default: at once."""
+
+
 # ------------------------------------------------------------------------------------------------------------ document
 
 
@@ -135,6 +158,7 @@ class ScenarioSpec(Part):
     """Kubernetes objects: Services, and EndpointSlices of Services without selector."""
     proxy: dict[str, JsonValue] = Field(default_factory=dict)
     """Part of a KubeProxyConfiguration; ``clusterCIDR`` is 10.180.0.0/16 unless it says otherwise."""
+    kube_proxy: KubeProxySpec = KubeProxySpec()
     beside: tuple[LoadRules, ...] = ()
     """Rules that nodes have beside kube-proxy's, from before it starts, and again after each boot."""
     icmp_rate_limit: bool = True

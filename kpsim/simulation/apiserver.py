@@ -3,13 +3,17 @@
 Counterpart: kube-apiserver. It numbers the writes and hands them to the watchers in order.
 """
 
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kpsim.cluster import ClusterState, Event, EventType
 from kpsim.objects import ApiObject, ObjectKey, object_from_json
+from kpsim.simulation.apifaults import ApiFaults
 from kpsim.simulation.runlog import Cause
+from kpsim.simulation.watchcache import WatchCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,13 @@ Watcher = Callable[[Change], None]
 class ApiServer:
     """Holds all objects and tells every watcher of every change, in order (CP-5.1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: ApiFaults | None = None) -> None:
+        self.faults = faults if faults is not None else ApiFaults()
         self.state = ClusterState()
+        self.starts = 0  #: how often it has started again: what watches knew of it before is too old
         self._number = 0
+        self._written_ns = array("q")  #: of each write, in order
+        self._history: dict[str, WatchCache] = {}  #: by kind
         self._versions: Counter[ObjectKey] = Counter()
         self._watchers: list[Watcher] = []
 
@@ -53,6 +61,20 @@ class ApiServer:
 
     def watch(self, watcher: Watcher) -> None:
         self._watchers.append(watcher)
+
+    def restart(self) -> None:
+        """Start again without history (CP-5.3)."""
+        self.starts += 1
+        self._history = {}
+
+    def number_at(self, at_ns: int) -> int:
+        """Return the number of the last write before or at a time."""
+        return bisect_right(self._written_ns, at_ns)
+
+    def has_since(self, kind: str, version: int) -> bool:
+        """Return whether the history has every event of a kind after a version, so that a watch may begin there."""
+        history = self._history.get(kind)
+        return history is None or history.has_since(version)
 
     def put(
         self,
@@ -92,6 +114,8 @@ class ApiServer:
 
     def _tell(self, event: Event, trigger_ns: int, now_ns: int, noticed_ns: int | None, cause: Cause | None) -> Change:
         self._versions[event.key] += 1
+        self._written_ns.append(now_ns)
+        self._history.setdefault(event.key.kind, WatchCache()).add(self._number, now_ns)
         if cause is None:
             cause = Cause(trigger_ns, trigger_ns if noticed_ns is None else noticed_ns, now_ns, now_ns)
         change = Change(self._number, self._versions[event.key], event, cause.trigger_ns, now_ns, cause)

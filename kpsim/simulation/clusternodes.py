@@ -18,12 +18,13 @@ from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.disruption import disruption
 from kpsim.simulation.evictions import Drains
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.manifest import CREATED, node_object, timestamp
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
-from kpsim.simulation.workloads import CORDON, SHUTDOWN, Workloads
+from kpsim.simulation.workloads import CORDON, DOWN, SHUTDOWN, Workloads
 from kpsim.units import SECOND_NS, format_duration
 
 NO_EXECUTE = "NoExecute"
@@ -70,6 +71,7 @@ class _NodeState:
     cordoned: bool = False
     down_since_ns: int | None = None
     shutdown_ns: int | None = None  #: when its last shutdown began
+    unreachable: bool = False  #: the machine runs, and the control plane has given it up
 
 
 class ClusterNodes:
@@ -151,7 +153,7 @@ class ClusterNodes:
                 proxy.start()
             then()
 
-        self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
+        self._clock.at(self._write_ns(name, kubelet=True), Rank.API_WRITE, f"node {name}", arrive)
 
     def _boot(self, name: str) -> None:
         self._actors.machines.power_on(name)
@@ -234,10 +236,10 @@ class ClusterNodes:
         for balancer in self._actors.load_balancers:
             balancer.set_reachable(name, False)
         self._actors.proxies[name].lose_power()
-        lost_ns = now_ns + self._delays.node_monitor_grace_ns
+        lost_ns = self._lost_ns(now_ns)
 
         def lost() -> None:
-            if state.down_since_ns != now_ns or not state.exists:
+            if state.down_since_ns != now_ns or not state.exists or state.unreachable:
                 return
             self._tell(HappeningKind.NODE_LOST, name, f"silent for {format_duration(lost_ns - now_ns)}")
             state.ready = False
@@ -249,6 +251,53 @@ class ClusterNodes:
         def evict() -> None:
             if state.down_since_ns == now_ns and state.exists:
                 self._evict(name, _UNREACHABLE)
+
+        self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
+
+    def _lost_ns(self, silent_ns: int) -> int:
+        """Return when the node lifecycle controller gives a node up that is silent from a time on."""
+        return self._actors.api.faults.heard_until(silent_ns, self._delays.node_monitor_grace_ns)
+
+    def cut_off(self, name: str, until_ns: int) -> None:
+        """Let the node be silent although its machine runs, because it does not reach the API server.
+
+        When it is heard again its kubelet says that it is ready, and what it thinks of its pods (CP-2.7).
+        """
+        state, now_ns, workloads = self._states[name], self._clock.now_ns, self._actors.workloads
+        lost_ns = self._lost_ns(now_ns)
+        if self.is_down(name) or not state.exists or lost_ns >= until_ns:
+            return
+        heard_ns = self._actors.api.faults.ticks_of(name).after(until_ns - 1, until_ns)
+
+        def lost() -> None:
+            if self.is_down(name) or not state.exists:
+                return
+            self._tell(HappeningKind.NODE_LOST, name, f"silent for {format_duration(lost_ns - now_ns)}")
+            state.ready, state.unreachable = False, True
+            self._put(state, now_ns)
+            workloads.bar(name, DOWN)
+            workloads.node_lost(name, now_ns, kubelet_runs=True)
+            self._clock.at(lost_ns + self._delays.unreachable_toleration_ns, Rank.WORLD, f"node {name}", evict)
+            self._clock.at(
+                self._actors.api.faults.kubelet_stored_ns(name, heard_ns), Rank.API_WRITE, f"node {name}", heard
+            )
+
+        def evict() -> None:
+            if not state.unreachable or not state.exists or self._clock.now_ns >= until_ns:
+                return
+            why = disruption({n: (s.node.zone or "", s.ready) for n, s in self._states.items() if s.exists}, name)
+            if why:
+                self._tell(HappeningKind.NOT_EVICTED, name, why)
+            else:
+                self._evict(name, _UNREACHABLE)
+
+        def heard() -> None:
+            if not state.unreachable or self.is_down(name) or not state.exists:
+                return
+            state.ready, state.unreachable = True, False
+            self._put(state, heard_ns)
+            workloads.unbar(name, DOWN)
+            workloads.node_heard(name)
 
         self._clock.at(lost_ns, Rank.API_WRITE, f"node {name}", lost)
 
@@ -264,7 +313,7 @@ class ClusterNodes:
         if not state.exists:
             self.add(name, then)  # a kubelet that starts makes its Node
             return
-        state.down_since_ns = None
+        state.down_since_ns, state.unreachable = None, False
         self._tell(HappeningKind.NODE_UP, name)
         self._boot(name)
         self._actors.proxies[name].start()
@@ -277,7 +326,7 @@ class ClusterNodes:
                     self._actors.workloads.unbar(name, SHUTDOWN)
                 then()
 
-        self._clock.at(self._write_ns(name), Rank.API_WRITE, f"node {name}", arrive)
+        self._clock.at(self._write_ns(name, kubelet=True), Rank.API_WRITE, f"node {name}", arrive)
 
     def reboot(self, name: str, takes: Delay, then: Callable[[], None] = _nothing, *, replace: bool = False) -> None:
         """Switch the machine off, and on again after a while. ``then`` is called when the Node is Ready.
@@ -385,11 +434,14 @@ class ClusterNodes:
         )
         self._actors.api.put(obj, trigger_ns, self._clock.now_ns)
 
-    def _write_ns(self, name: str) -> int:
-        """Return when a write of the Node that is sent now reaches the API server."""
+    def _write_ns(self, name: str, *, kubelet: bool = False) -> int:
+        """Return when a write of the Node that is sent now, by its kubelet or another client, is stored."""
         self._written[name] += 1
         key = ObjectKey("Node", "", name)
-        return self._clock.now_ns + draw_ns(self._delays.api_write, self._seed, "api write", key, self._written[name])
+        drawn_ns = draw_ns(self._delays.api_write, self._seed, "api write", key, self._written[name])
+        at_ns = self._clock.now_ns + drawn_ns
+        faults = self._actors.api.faults
+        return faults.kubelet_stored_ns(name, at_ns) if kubelet else faults.stored_ns(at_ns)
 
     def _tell(self, kind: HappeningKind, name: str, detail: str = "") -> None:
         self._log.happenings.append(Happening(self._clock.now_ns, kind, name, detail))

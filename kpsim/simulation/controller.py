@@ -23,6 +23,7 @@ from kpsim.endpointslices import (
 )
 from kpsim.objects import EndpointSlice, Node, ObjectKey, Pod, Service
 from kpsim.scenario.schema import ControllerSpec, Delays
+from kpsim.simulation.apifaults import SLICES
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
@@ -96,7 +97,8 @@ class SliceController:
         kind = change.key.kind
         delay = self._delays.controller_watch
         drawn_ns = draw_ns(delay, self._seed, "controller watch", change.key, change.version)
-        at_ns = max(self._seen_ns.get(kind, 0), change.written_ns + drawn_ns)
+        drawn_at_ns = self._api.faults.seen_ns(change.written_ns + drawn_ns, f"EndpointSlice controller, {kind}")
+        at_ns = max(self._seen_ns.get(kind, 0), drawn_at_ns)
         self._seen_ns[kind] = at_ns
         self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._see(change))
 
@@ -186,7 +188,8 @@ class SliceController:
         now_ns = self._clock.now_ns
         self._written[first.slice.key] += 1
         key_of_call = ("slice write", first.slice.key, self._written[first.slice.key])
-        at_ns = now_ns + self._client.take(now_ns) + draw_ns(self._delays.slice_write, self._seed, *key_of_call)
+        usual_ns = now_ns + self._client.take(now_ns) + draw_ns(self._delays.slice_write, self._seed, *key_of_call)
+        at_ns = self._api.faults.stored_ns(usual_ns, SLICES)
 
         def arrive() -> None:
             done = self._call(first, cause)

@@ -15,6 +15,7 @@ from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.scenario.traffic_schema import Traffic, Via
 from kpsim.simulation.affinity import AffinityMemory
+from kpsim.simulation.apifaults import ApiFaults
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.clusternodes import ABSENT, Actors
@@ -69,7 +70,7 @@ class Run:
         self.nodes = cluster_nodes(spec.nodes)
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
-        self.api = ApiServer()
+        self.api = ApiServer(ApiFaults(spec.events, seed, spec.duration_ns))
         self.api.watch(EndpointWatch(self.log).on_change)
         self.api.watch(PodWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
@@ -98,6 +99,7 @@ class Run:
                 health_changed=partial(self._record_health, node.name),
                 families=cluster_families(spec.nodes),
                 service_cidrs=cidrs,
+                spec=spec.kube_proxy,
             )
             for node in self.nodes
         }

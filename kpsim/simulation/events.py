@@ -23,6 +23,8 @@ from kpsim.scenario.event_schema import (
 from kpsim.scenario.nodes import cluster_nodes, joining
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key, slices_named
+from kpsim.simulation.apievents import ApiEvents
+from kpsim.simulation.apifaults import COMMANDS
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
@@ -47,6 +49,7 @@ class Events:
             clock, cluster_nodes(spec.nodes), spec.delays, seed, actors, log, absent=joining(spec.events)
         )
         self._node_events = NodeEvents(clock, self._nodes, log)
+        self._api_events = ApiEvents(clock, actors, self._nodes, log)
         self._back_ns: dict[str, int] = {}  #: when a stopped kube-proxy comes back, by node
         self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
@@ -56,6 +59,9 @@ class Events:
             self._clock.at(event.at_ns, Rank.WORLD, "scenario", lambda n=number, e=event: self._happen(n, e))  # type: ignore[misc]
 
     def _happen(self, number: int, event: ScenarioEvent) -> None:
+        if event.kind in COMMANDS and self._actors.api.faults.down_until(self._clock.now_ns) is not None:
+            self._tell(HappeningKind.NO_EFFECT, "API server", f"{event.kind_in_file}: the API server is down")
+            return
         match event.kind:
             case (
                 ActionKind.ROLLOUT
@@ -89,6 +95,14 @@ class Events:
                 self._proxy_event(event)
             case ActionKind.LOAD_RULES:
                 self._load_rules(number)
+            case (
+                ActionKind.API_SERVER_DOWN
+                | ActionKind.API_SERVER_SLOW
+                | ActionKind.API_SERVER_BUSY
+                | ActionKind.CUT_OFF
+                | ActionKind.CLOSE_WATCHES
+            ):
+                self._api_events.happen(event)
             case kind:
                 assert_never(kind)
 
@@ -272,7 +286,7 @@ class Events:
         """Send a write of an object to the API server; it arrives after the write delay."""
         self._written[key] += 1
         delay_ns = draw_ns(self._scenario.spec.delays.api_write, self._seed, "api write", key, self._written[key])
-        at_ns = self._clock.now_ns + delay_ns
+        at_ns = self._actors.api.faults.stored_ns(self._clock.now_ns + delay_ns)
         self._clock.at(at_ns, Rank.API_WRITE, subject, lambda: write(at_ns))
 
     def _tell(self, kind: HappeningKind, subject: str, detail: str = "") -> None:

@@ -17,7 +17,7 @@ from kpsim.cluster import Event, through_selector
 from kpsim.config import Host, HostInterface, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.kubeproxy.metrics import Metrics, Series
-from kpsim.kubeproxy.runner import BoundedFrequencyRunner
+from kpsim.kubeproxy.runner import Runner
 from kpsim.kubeproxy.service_maps import ServiceMaps
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.kubeproxy.trackers import ServiceKey
@@ -27,17 +27,16 @@ from kpsim.proxier import Proxier, SyncResult
 from kpsim.ruleset import Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Delay
-from kpsim.scenario.schema import Delays
+from kpsim.scenario.schema import Delays, KubeProxySpec, RunnerKind
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
 from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.draining import drained
 from kpsim.simulation.faults import SyncFaults
 from kpsim.simulation.localendpoints import LocalEndpoints, count_local
+from kpsim.simulation.nodewatch import NodeWatch
 from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync, Unprogrammed
 from kpsim.units import parse_rfc3339_ns
-
-_KINDS = ("Service", "EndpointSlice", "Node", "ServiceCIDR")
 
 
 class Kernel(Protocol):
@@ -82,7 +81,7 @@ class _FamilyProxy:
     """One family's proxier with its runner."""
 
     proxier: Proxier
-    runner: BoundedFrequencyRunner
+    runner: Runner
     deliveries: list[_Delivery] = field(default_factory=list)  #: changes since the last sync
     carried: list[_Delivery] = field(default_factory=list)  #: those of a failed sync, or that a former process missed
     in_sync: list[_Delivery] = field(default_factory=list)  #: changes that the sync under way has taken
@@ -125,36 +124,37 @@ class KubeProxy:
         log: RunLog,
         health_changed: Callable[[], None],
         families: tuple[Family, ...],
+        spec: KubeProxySpec,
         service_cidrs: tuple[str, ...] = (),
     ) -> None:
         self._clock = clock
         self._api = api
         self._node = node
         self._config = config
-        self._delays = delays
+        self._spec = spec
         self._kernel = kernel
         self._seed = seed
         self._log = log
         self._health_changed = health_changed
         self._families = families
         self._service_cidrs = service_cidrs
-        self._watch_delivery = delays.watch_delivery_to(node.name)
         self._sync_cost = delays.sync_on(node.name)
         self.faults = SyncFaults()
         self.metrics = Metrics()  #: of the process that runs, or ran last
         self.running = False
         self._process = 0  #: number of the process; what was planned for an earlier process does not happen
-        self._listed: int | None = None  #: the last change contained in the initial lists; None until they arrive
-        self._delivered_ns: dict[str, int] = {}
-        self._under_way: dict[int, Change] = {}  #: changes that the running process has not been handed yet
-        self._missed: list[Change] = []  #: changes that the next process will find in its lists
+        self._started_ns = 0  #: when the process did
+        self._long_up = False  #: it had started, and synchronised, before the run
         self._proxies: list[_FamilyProxy] = []
         self._health = ProxyHealth(2 * config.sync_period_ns)
         self._watching_health = False  #: a look at the health is planned for the time at which it may turn by itself
         #: what the rules in the kernel send Local traffic to; a new process finds them in force (CP-12.1)
         self._usable: dict[Family, Mapping[ServiceKey, LocalEndpoints]] = {}
         self._drawn: Counter[Hashable] = Counter()  #: draws for each subject, so that each has a number of its own
-        api.watch(self._on_change)
+        self.watch = NodeWatch(
+            clock, api, node.name, delays, spec.watch_duration, seed=seed, log=log,
+            hand_over=self._hand_over, listed=self._take_lists,
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -199,9 +199,10 @@ class KubeProxy:
     def start_synced(self) -> None:
         """Start before the run: kube-proxy has been up for long and has programmed all objects."""
         self._make()
-        self._receive_lists()
+        self._long_up = True
+        self.watch.open_before_the_run()
         for proxy in self._proxies:
-            proxy.runner = proxy.proxier.make_runner()  # its first run was long ago
+            proxy.runner = self._make_runner(proxy.proxier)  # its first run was long ago
             proxy.requested_ns = None
             proxy.proxier.start_loop(wall_ns(0))
             proxy.proxier.expose_histograms()
@@ -212,25 +213,18 @@ class KubeProxy:
     def start(self) -> None:
         """Start the process now. It knows its Node at once; the initial lists arrive later (CP-12)."""
         self._make()
-        process, now_ns = self._process, self._clock.now_ns
+        now_ns = self._clock.now_ns
         if warning := self._proxies[0].proxier.backend.traits.warning:
             self._log.happenings.append(Happening(now_ns, HappeningKind.PROXY_WARNING, self.name, warning))
         for proxy in self._proxies:
             proxy.proxier.start_loop(wall_ns(now_ns))
             proxy.runner.start(now_ns)
         node = self._api.state.node(self.name)
-        if node is not None:
+        if node is not None and not self.watch.refused:
             for event in initial_events(self._api.state):
                 if event.key == node.key:
-                    self._hand_over(event, None)
-        delay_ns = self._draw(self._delays.initial_list, "initial list")
-
-        def arrive() -> None:
-            if self._process == process and self.running:
-                self._receive_lists()
-                self._sync_directly(self._proxies)
-
-        self._clock.at(now_ns + delay_ns, Rank.DELIVERY, f"node {self.name}", arrive)
+                    self._hand_over(event, ())
+        self.watch.start()
         self._health_changed()
 
     def _make(self) -> None:
@@ -240,8 +234,7 @@ class KubeProxy:
             family: local for family, local in self._usable.items() if self._kernel.held(family) is not None
         }
         self.running = True
-        self._listed = None
-        self._delivered_ns = {}
+        self._started_ns, self._long_up = self._clock.now_ns, False
         node = self._api.state.node(self.name)
         host = Host(
             self._node.ips,
@@ -262,14 +255,15 @@ class KubeProxy:
                 metrics=self.metrics,
                 proxy_health=self._health,
             )
-            self._proxies.append(_FamilyProxy(proxier, proxier.make_runner()))
+            self._proxies.append(_FamilyProxy(proxier, self._make_runner(proxier)))
             self._tick_later(self._proxies[-1])
+
+    def _make_runner(self, proxier: Proxier) -> Runner:
+        return proxier.make_runner(token_bucket=self._spec.runner is RunnerKind.TOKEN_BUCKET)
 
     def stop(self) -> None:
         """End the process. Its rules stay in the kernel."""
-        unprogrammed = {d.change.number: d.change for proxy in self._proxies for _, late in proxy.late for d in late}
-        self._missed += [change for _, change in sorted({**unprogrammed, **self._under_way}.items())]
-        self._under_way = {}
+        self.watch.stop(d.change for proxy in self._proxies for _, late in proxy.late for d in late)
         self._process += 1
         self.running = False
         self._health_changed()
@@ -295,7 +289,7 @@ class KubeProxy:
         """Yield the changes that are written and not in this node's rules, for each family."""
         for number, family in enumerate(self._families):
             proxy = self._proxies[number] if number < len(self._proxies) and self.running else None
-            waiting = [*self._missed, *self._under_way.values()]
+            waiting = self.watch.undelivered()
             found: dict[int, tuple[Change, int | None, int | None]]
             found = {c.number: (c, None, None) for c in waiting if self._concerns(c, family.label)}
             for start_ns, several in () if proxy is None else proxy.late:
@@ -304,17 +298,35 @@ class KubeProxy:
                 where = str(change), str(_service_and_trigger(change)[0]), self.name, family.label
                 yield Unprogrammed(*where, change.trigger_ns, change.written_ns, *times_ns)
 
-    def _receive_lists(self) -> None:
-        self._listed = self._api.number
-        for event in initial_events(self._api.state):
-            if event.key.kind in _KINDS:
-                self._hand_over(event, None)
+    def _take_lists(self, kinds: Sequence[str], missed: Sequence[Change]) -> None:
+        """Take note that the first lists of these kinds have been handed over; ``missed`` changes were in them."""
+        now_ns = self._clock.now_ns
         for proxy in self._proxies:
-            proxy.proxier.services_synced()
-            proxy.proxier.slices_synced()
-            family, now_ns = proxy.proxier.family.label, self._clock.now_ns
-            proxy.carried += [_Delivery(change, now_ns) for change in self._missed if self._concerns(change, family)]
-        self._missed = []
+            family = proxy.proxier.family.label
+            proxy.carried += [_Delivery(change, now_ns) for change in missed if self._concerns(change, family)]
+        poll_ns = self._spec.synced_poll_ns
+        late_ns = (self._started_ns - now_ns) % poll_ns if poll_ns and not self._long_up else 0
+        if not late_ns:
+            self._open_gate(kinds)
+            return
+        process = self._process
+
+        def look() -> None:
+            if self._process == process:
+                self._open_gate(kinds)
+
+        self._clock.at(now_ns + late_ns, Rank.DELIVERY, f"node {self.name}", look)
+
+    def _open_gate(self, kinds: Sequence[str]) -> None:
+        """Have the proxiers know that lists are there. With the second of Services and slices they synchronise (CP-12)."""
+        for proxy in self._proxies:
+            if "Service" in kinds:
+                proxy.proxier.services_synced()
+            if "EndpointSlice" in kinds:
+                proxy.proxier.slices_synced()
+        opened = "Service" in kinds or "EndpointSlice" in kinds
+        if opened and not self._long_up and self._proxies[0].proxier.initialised:
+            self._sync_directly(self._proxies)
 
     def _concerns(self, change: Change, family: str) -> bool:
         """Return whether the change can alter rules of a family, judging by its object and by this node's selectors."""
@@ -329,27 +341,8 @@ class KubeProxy:
 
     # -------------------------------------------------------------------------------------------------------- deliveries
 
-    def _on_change(self, change: Change) -> None:
-        kind = change.key.kind
-        if kind not in _KINDS or self._process == 0:
-            return
-        if not self.running or self._listed is None:  # no process watches now; the next one's lists contain the change
-            self._missed.append(change)
-            return
-        drawn_ns = draw_ns(self._watch_delivery, self._seed, "watch", self.name, change.key, change.version)
-        at_ns = max(self._delivered_ns.get(kind, 0), change.written_ns + drawn_ns)
-        self._delivered_ns[kind] = at_ns  # each kind has one informer, which hands its events over in order
-        process = self._process
-        self._under_way[change.number] = change
-
-        def deliver() -> None:
-            if self._process == process:
-                del self._under_way[change.number]
-                self._hand_over(change.event, change)
-
-        self._clock.at(at_ns, Rank.DELIVERY, f"node {self.name}", deliver)
-
-    def _hand_over(self, event: Event, change: Change | None) -> None:
+    def _hand_over(self, event: Event, changes: Sequence[Change]) -> None:
+        """Hand an event to the proxiers. It stands for these changes."""
         seen = through_selector(event, self.name)
         if seen is None:
             return
@@ -359,8 +352,8 @@ class KubeProxy:
             wanted = proxy.proxier.on_event(seen, wall_ns(now_ns))
             if not wanted:
                 continue
-            if change is not None and not isinstance(seen.object, Node):
-                proxy.deliveries.append(_Delivery(change, now_ns))
+            if not isinstance(seen.object, Node):
+                proxy.deliveries += [_Delivery(change, now_ns) for change in changes]
             if proxy.requested_ns is None:
                 proxy.requested_ns = now_ns
             proxy.runner.request(now_ns)
@@ -516,6 +509,8 @@ class KubeProxy:
             self._log.happenings.append(Happening(now_ns, HappeningKind.SYNC_FAILED, self.name, family.label))
         if syncing.in_runner:
             proxy.runner.finish(now_ns, ok=proxy.proxier.reports_success(result))
+        elif not proxy.proxier.reports_success(result):
+            proxy.runner.failed_beside(now_ns)
         totals = {count.table: count.total for count in result.transaction.rule_counts}
         self._log.syncs.append(
             Sync(

@@ -58,7 +58,8 @@ class ServiceController:
         if old is None or new is None or _excluded(old) != _excluded(new):
             self._updates += 1
             delay_ns = draw_ns(self._spec.node_update, self._seed, "node update", self._updates)
-            self._clock.at(self._clock.now_ns + delay_ns, Rank.CONTROLLER, "controller", self._update)
+            at_ns = self._api.faults.seen_ns(self._clock.now_ns + delay_ns, "service controller")
+            self._clock.at(at_ns, Rank.CONTROLLER, "controller", self._update)
 
     def _resync(self) -> None:
         self._update()

@@ -12,6 +12,7 @@ A pod has two states: what is true (its application answers, its network exists)
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from kpsim.objects import ObjectKey
 from kpsim.scenario.quantities import Delay
@@ -124,7 +125,8 @@ class Kubelets:
         pod.exists = bool(pod.node)
         self._add(pod)
         self._happening(HappeningKind.POD_CREATED, pod, pod.node)
-        pod.created_ns = pod.written_ns = now_ns + self._draw(self._delays.api_write, "create", pod)
+        usual_ns = now_ns + self._draw(self._delays.api_write, "create", pod)
+        pod.created_ns = pod.written_ns = self._api.faults.stored_ns(usual_ns)
 
         def arrive() -> None:
             pod.in_api = True
@@ -133,7 +135,7 @@ class Kubelets:
 
         self._at(pod.created_ns, Rank.API_WRITE, pod, arrive)
         if pod.node:
-            self._start(pod)
+            self._start_once_seen(pod, pod.created_ns if pod.created_ns > usual_ns else now_ns)
 
     def bind(self, pod: PodLife, node: str, ips: tuple[str, ...]) -> None:
         """Give a pod that waited for it its node. The kubelet starts it, and the API server has the node a write later."""
@@ -141,9 +143,11 @@ class Kubelets:
         pod.node, pod.ips, pod.exists = node, ips, True
         self._happening(HappeningKind.POD_SCHEDULED, pod, node)
         self._settle(pod)
-        pod.written_ns = max(pod.written_ns, now_ns + self._draw(self._delays.api_write, "bind", pod))
+        usual_ns = now_ns + self._draw(self._delays.api_write, "bind", pod)
+        bound_ns = self._api.faults.stored_ns(usual_ns)
+        pod.written_ns = max(pod.written_ns, bound_ns)
         self._at(pod.written_ns, Rank.API_WRITE, pod, lambda: self._put(pod, now_ns) if pod.in_api else None)
-        self._start(pod)
+        self._start_once_seen(pod, bound_ns if bound_ns > usual_ns else now_ns)
 
     def _add(self, pod: PodLife) -> None:
         self.pods[pod.key] = pod
@@ -159,6 +163,14 @@ class Kubelets:
         self.version += 1
         for ip in pod.ips:
             self.by_ip.setdefault(ip, []).append(pod)
+
+    def _start_once_seen(self, pod: PodLife, at_ns: int) -> None:
+        """Start the pod when its kubelet sees it, which is at ``at_ns`` unless nothing reaches the kubelet."""
+        seen_ns = self._api.faults.kubelet_sees_ns(pod.node, at_ns)
+        if seen_ns > self._clock.now_ns:
+            self._plan(pod, seen_ns, self._start)
+        else:
+            self._start(pod)
 
     def _start(self, pod: PodLife, *, kubelet_starts: bool = False) -> None:
         """Begin a new life. The kubelet reports the address once the sandbox is up, at the latest as the pod answers."""
@@ -252,7 +264,8 @@ class Kubelets:
         now_ns = self._clock.now_ns
         pod.terminating = True
         self.fleet(pod.workload.name).remove(pod.name)
-        at_ns = max(pod.created_ns, now_ns + self._draw(self._delays.api_write, "delete", pod))
+        drawn_ns = self._draw(self._delays.api_write, "delete", pod)
+        at_ns = max(pod.created_ns, self._api.faults.stored_ns(now_ns + drawn_ns))
         if force:
             self._at(at_ns, Rank.WORLD, pod, lambda: self._exit(pod, now_ns, told=True))
         else:
@@ -270,9 +283,10 @@ class Kubelets:
         self._happening(HappeningKind.POD_TERMINATING, pod, pod.node)
         self._put(pod, trigger_ns)
         self._changed(pod)
-        seen_ns = self._draw(self._delays.deletion_to_kubelet, "deletion", pod)
-        if seen_ns:
-            self._plan(pod, now_ns + seen_ns, self._end)
+        drawn_ns = self._draw(self._delays.deletion_to_kubelet, "deletion", pod)
+        seen_ns = self._api.faults.kubelet_sees_ns(pod.node, now_ns + drawn_ns)
+        if seen_ns > now_ns:
+            self._plan(pod, seen_ns, self._end)
         else:
             self._end(pod)
 
@@ -429,15 +443,29 @@ class Kubelets:
         pod.contained = False
         self._set_answers(pod, False)
 
-    def declare_unready(self, pod: PodLife, since_ns: int) -> None:
-        """Set the pod's Ready condition to false, as the node lifecycle controller does (CP-2.9)."""
+    def declare_unready(self, pod: PodLife, since_ns: int, *, kubelet_runs: bool = False) -> None:
+        """Set the pod's Ready condition to false, as the node lifecycle controller does (CP-2.9).
+
+        A kubelet that runs keeps its own opinion, and says it when it is heard again (:meth:`reconcile`).
+        """
         if not pod.told.ready:
             return
         now_ns = self._clock.now_ns
-        pod.status = report = PodReport(address=True, ready=False, changed=timestamp(now_ns))
+        report = PodReport(address=True, ready=False, changed=timestamp(now_ns))
+        if not kubelet_runs:
+            pod.status = report
         self._happening(HappeningKind.POD_NOT_READY, pod, pod.node)
-        at_ns = now_ns + self._draw(self._delays.api_write, "declared", pod)
+        at_ns = self._api.faults.stored_ns(now_ns + self._draw(self._delays.api_write, "declared", pod))
         self._at(at_ns, Rank.API_WRITE, pod, lambda: self._arrive(pod, report, since_ns, now_ns))
+
+    def reconcile(self, pod: PodLife) -> None:
+        """Let the kubelet report the pod if it thinks it ready and the API server does not (CP-2.7).
+
+        The Ready condition keeps the transition time that the kubelet knows, so no latency is measured for it (CP-3.7).
+        """
+        if pod.exists and pod.status.ready and not pod.told.ready:
+            self._happening(HappeningKind.POD_READY, pod, pod.node)
+            self._report(pod, self._clock.now_ns)
 
     def power_on(self, pod: PodLife) -> None:
         """Start the pod again with its node. It is not ready until it answers."""
@@ -457,14 +485,29 @@ class Kubelets:
         """Send the pod's status as the kubelet sees it now. It reaches the API server later, after earlier reports."""
         report, noticed_ns = pod.status, self._clock.now_ns
         delay_ns = self._draw(self._delays.readiness_to_status, "status", pod)
-        self._send(pod, delay_ns, "write", lambda: self._arrive(pod, report, trigger_ns, noticed_ns))
+        arrive = partial(self._arrive, pod, report, trigger_ns, noticed_ns)
+        self._send(pod, delay_ns, "write", arrive, lambda: pod.status is not report)
 
-    def _send(self, pod: PodLife, delay_ns: int, stage: str, arrive: Callable[[], None]) -> None:
-        """Let the pod's kubelet send a write after ``delay_ns``, unless its node has lost power by then."""
+    def _send(
+        self,
+        pod: PodLife,
+        delay_ns: int,
+        stage: str,
+        arrive: Callable[[], None],
+        outdated: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Let the pod's kubelet send a write after ``delay_ns``, unless its node has lost power by then.
+
+        A write that fails is sent again at a later tick (CP-2.7), if there is no newer one that makes it ``outdated``.
+        """
         sent_ns = self._clock.now_ns + delay_ns
-        pod.written_ns = max(pod.written_ns, sent_ns + self._draw(self._delays.api_write, stage, pod))
+        usual_ns = sent_ns + self._draw(self._delays.api_write, stage, pod)
+        stored_ns = self._api.faults.kubelet_stored_ns(pod.node, usual_ns)
+        pod.written_ns = max(pod.written_ns, stored_ns)
 
         def reach() -> None:
+            if stored_ns > usual_ns and (outdated() or pod.dead_since_ns is not None):
+                return
             if pod.dead_since_ns is None or sent_ns <= pod.dead_since_ns:
                 arrive()
 

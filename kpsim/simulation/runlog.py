@@ -310,6 +310,18 @@ class HappeningKind(enum.StrEnum):
     SYNCS_FAIL = "syncs fail"
     SYNC_FAILED = "sync failed"
     CONNTRACK_CLEAN_UP = "conntrack clean-up"
+    API_SERVER_DOWN = "API server down"
+    API_SERVER_UP = "API server up"
+    API_SERVER_SLOW = "API server slow"
+    API_SERVER_BUSY = "API server busy"
+    NODE_CUT_OFF = "node cut off"
+    NODE_REACHED = "node reached again"
+    NOT_EVICTED = "pods not evicted"
+    WATCH_CLOSED = "watches closed"
+    CONNECTION_LOST = "connection to API server lost"
+    WATCH_RESUMED = "watch resumed"
+    WATCH_EXPIRED = "watch too old"
+    LISTED_ANEW = "listed anew"
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,10 +188,18 @@ class Workloads:
         for pod in self.kubelets.on_node(node):
             self.kubelets.lose_power(pod)
 
-    def node_lost(self, node: str, since_ns: int) -> None:
-        """Declare the node's pods not ready, because the node has been silent too long (CP-2.9)."""
+    def node_lost(self, node: str, since_ns: int, *, kubelet_runs: bool = False) -> None:
+        """Declare the node's pods not ready, because the node has been silent too long (CP-2.9).
+
+        If its kubelet runs nevertheless, the kubelet keeps its own opinion.
+        """
         for pod in self.kubelets.on_node(node):
-            self.kubelets.declare_unready(pod, since_ns)
+            self.kubelets.declare_unready(pod, since_ns, kubelet_runs=kubelet_runs)
+
+    def node_heard(self, node: str) -> None:
+        """Let the node's kubelet say again what it thinks of its pods, where the API server has it otherwise (CP-2.7)."""
+        for pod in self.kubelets.on_node(node):
+            self.kubelets.reconcile(pod)
 
     def node_up(self, node: str) -> None:
         """Start the node's pods again."""
@@ -278,8 +286,8 @@ class Workloads:
         name = deployment.workload.name
         self._acts[name] += 1
         delay_ns = draw_ns(self._delays.workload_controller, self._seed, "workload controller", name, self._acts[name])
-        if delay_ns:
-            at_ns = self._clock.now_ns + delay_ns
+        at_ns = self._api.faults.seen_ns(self._clock.now_ns + delay_ns, "workload controllers")
+        if at_ns > self._clock.now_ns:
             self._clock.at(at_ns, Rank.CONTROLLER, f"workload {name}", lambda: self._reconcile(deployment))
         else:
             self._reconcile(deployment)
@@ -395,7 +403,7 @@ class Workloads:
             else:
                 self.kubelets.bind(pod, *found)
 
-        at_ns = max(self._clock.now_ns, pod.created_ns) + drawn_ns
+        at_ns = self._api.faults.seen_ns(max(self._clock.now_ns, pod.created_ns) + drawn_ns, "scheduler")
         self._clock.at(at_ns, Rank.CONTROLLER, f"workload {pod.workload.name}", bind)
 
     def _take(self, node: str) -> tuple[str, ...] | None:

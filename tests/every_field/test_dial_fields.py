@@ -90,6 +90,21 @@ def spread(**field: Any) -> Json:
     return small(workload={"replicas": 5, "placement": placement}, **ZONES)
 
 
+RESTART = at(3, restartProxy={})
+CLOSE = at(3, closeWatches={})
+#: a watch delivers so late that a change is on its way when the watch ends
+LATE: Json = {"delays": {"watchDelivery": "2s"}}
+
+
+def proxies(kube_proxy: Json, *events: Json) -> tuple[Json, Json]:
+    return small(events=events, **LATE), small(events=events, kubeProxy=kube_proxy, **LATE)
+
+
+def behind(kind: str, base: Json, **field: Any) -> tuple[Json, Json]:
+    """An event of the API server in the middle of a change's way, and the same with another field."""
+    return tuple(small(events=(SCALE, at(3, **{kind: body}), RESTART), **LATE) for body in (base, {**base, **field}))  # type: ignore[return-value]
+
+
 #: by field: two scenarios that differ in it
 PAIRS: dict[str, tuple[Json, Json]] = {
     "beside": (small(**SENT), small(beside=[BESIDE], **SENT)),
@@ -100,6 +115,27 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "events.loadRules.nodes": later(nodes=["node-2"]),
     "events.loadRules.rules": later(rules=POLICY.replace("DROP", "ACCEPT")),
     "events.loadRules.file": later(file="gone.rules"),
+    "events.apiServerBusy": (small(events=(RESTART,)), small(events=(at(2, apiServerBusy={"for": "5s"}), RESTART))),
+    "events.apiServerBusy.for": behind("apiServerBusy", {"for": "1s"}, **{"for": "5s"}),
+    "events.apiServerDown": (small(events=(SCALE,)), small(events=(SCALE, at(3, apiServerDown={"for": "5s"})))),
+    "events.apiServerDown.for": behind("apiServerDown", {"for": "1s"}, **{"for": "5s"}),
+    "events.apiServerSlow": (
+        small(events=(SCALE,)),
+        small(events=(at(1, apiServerSlow={"by": "1s", "for": "9s"}), SCALE)),
+    ),
+    "events.apiServerSlow.by": behind("apiServerSlow", {"by": "1s", "for": "9s"}, by="2s"),
+    "events.apiServerSlow.for": behind("apiServerSlow", {"by": "1s", "for": "1ms"}, **{"for": "9s"}),
+    "events.closeWatches": (small(events=(SCALE,), **LATE), small(events=(SCALE, CLOSE), **LATE)),
+    "events.closeWatches.nodes": behind("closeWatches", {}, nodes=["node-1"]),
+    "events.closeWatches.kinds": behind("closeWatches", {}, kinds=["Service"]),
+    "events.closeWatches.expired": behind("closeWatches", {}, expired=True),
+    "events.cutOff": (small(events=(SCALE,)), small(events=(at(1, cutOff={"nodes": ["node-1"], "for": "9s"}), SCALE))),
+    "events.cutOff.nodes": behind("cutOff", {"nodes": ["node-1"], "for": "9s"}, nodes=["node-2"]),
+    "events.cutOff.for": behind("cutOff", {"nodes": ["node-1"], "for": "9s"}, **{"for": "2s"}),
+    "kubeProxy": proxies({"runner": "tokenBucket"}, ROLLOUT),
+    "kubeProxy.runner": proxies({"runner": "tokenBucket"}, ROLLOUT),
+    "kubeProxy.syncedPoll": proxies({"syncedPoll": "70ms"}, RESTART),
+    "kubeProxy.watchDuration": proxies({"watchDuration": "3s"}, SCALE),
     "delays.deletionToKubelet": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"deletionToKubelet": "1s"})),
     "delays.pleg": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"pleg": "1s"})),
     "delays.preset": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"preset": "typical"})),
