@@ -20,7 +20,7 @@ from kpsim.scenario.nodes import cluster_families, cluster_nodes
 from kpsim.simulation import Progress
 from kpsim.simulation import run as simulate
 from kpsim.simulation.runlog import RunLog
-from kpsim.units import SECOND_NS, parse_duration_ns
+from kpsim.units import MILLISECOND_NS, SECOND_NS, parse_duration_ns
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from kpsim.reports.simulated import Simulated
     from kpsim.retracing.connections import ConnectionTrace
     from kpsim.retracing.moments import ClusterAt
-    from kpsim.simulation.scraping import Scraper
+    from kpsim.simulation.scraping import Scraper, TableSampler
     from kpsim.sweeping.result import SweepResult
 
 
 #: how often metrics are read if nobody says otherwise
 DEFAULT_SCRAPE_INTERVAL_NS = 15 * SECOND_NS
+#: how often connection tables are counted in a run
+TABLE_SAMPLES = 200
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +49,7 @@ class RunResult:
     log: RunLog
     command: str = ""  #: that repeats the run in a shell; empty: none does, as its scenario is no file
     scraper: "Scraper | None" = field(default=None, compare=False)  #: what was scraped meanwhile
+    sampler: "TableSampler | None" = field(default=None, compare=False)  #: the sizes of connection tables meanwhile
 
     @cached_property
     def figures(self) -> Mapping[str, int | float]:
@@ -76,7 +79,7 @@ class RunResult:
         if self.scraper is not None:
             return self.scraper
         scraper = _scraper(self.scenario, DEFAULT_SCRAPE_INTERVAL_NS)
-        simulate(self.scenario, scraper=scraper)
+        simulate(self.scenario, watchers=[scraper])
         return scraper
 
     @cached_property
@@ -91,6 +94,19 @@ class RunResult:
         from kpsim.reports.exposition import openmetrics_text
 
         return openmetrics_text(self.scraped)
+
+    def perfetto(self) -> str:
+        """Return the run as a trace for ui.perfetto.dev, as ``kpsim run --perfetto FILE`` writes it.
+
+        If the connection tables were not counted meanwhile the run runs again. InputError for more events than it opens.
+        """
+        from kpsim.reports.perfetto import perfetto_text
+
+        sampler = self.sampler
+        if sampler is None:
+            sampler = _sampler(self.scenario)
+            simulate(self.scenario, watchers=[sampler])
+        return perfetto_text(self.log, sampler.sizes)
 
     @cached_property
     def plots(self) -> "dict[str, Plot]":
@@ -197,6 +213,7 @@ def run(
     walk_all: bool = False,
     note: Callable[[str], None] | None = None,
     scrape_interval: str | int | None = None,
+    count_entries: bool = False,
 ) -> RunResult:
     """Run a scenario: a loaded one, a file, a built-in by name, or a draft. ``settings`` are ``path=value`` overrides.
 
@@ -204,6 +221,7 @@ def run(
     the same.
 
     ``scrape_interval`` (``15s`` or nanoseconds): how often a Prometheus reads kube-proxies' metrics; None: not meanwhile.
+    With ``count_entries`` the entries of connection tables are counted on the way, which :meth:`RunResult.perfetto` shows.
 
     ``note`` is called before a run of minutes. InputError names file, line and field of everything that is wrong in the
     scenario and its expectations, and refuses a run of hours unless ``long``.
@@ -215,7 +233,15 @@ def run(
     permit(effort_of(loaded), long=long, note=note)
     command = "" if isinstance(scenario, Scenario) else _command(scenario, mode, seed, settings)
     scraper = None if scrape_interval is None else _scraper(loaded, _interval_ns(scrape_interval))
-    return RunResult(loaded, simulate(loaded, progress=progress, scraper=scraper), command, scraper)
+    sampler = _sampler(loaded) if count_entries else None
+    watchers = [watcher for watcher in (scraper, sampler) if watcher is not None]
+    return RunResult(loaded, simulate(loaded, progress=progress, watchers=watchers), command, scraper, sampler)
+
+
+def _sampler(scenario: Scenario) -> "TableSampler":
+    from kpsim.simulation.scraping import TableSampler
+
+    return TableSampler(max(MILLISECOND_NS, scenario.spec.duration_ns // TABLE_SAMPLES))
 
 
 def _interval_ns(interval: str | int) -> int:

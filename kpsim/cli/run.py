@@ -133,6 +133,15 @@ def run(
     scrape_interval: Annotated[
         str, typer.Option("--scrape-interval", metavar="DURATION", help="How often that Prometheus reads metrics.")
     ] = "15s",
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(
+            "--perfetto",
+            metavar="FILE",
+            help="Write the run here as a trace that ui.perfetto.dev opens: each change's way from its cause to every node's rules.",
+            parser=path_given,
+        ),
+    ] = None,
     long: LongOption = False,
     walk_all: WalkAllOption = False,
     format: FormatOption = Format.TEXT,
@@ -145,9 +154,17 @@ def run(
 
     if out is not None:
         go_on_without_reader()
-    _check_places(out, metrics)
+    _check_places(out, metrics, perfetto)
     if exact:
-        _refuse_beside_exact({"--figure": figure, "--out": out, "--metrics": metrics, "--trace": trace, "--at": at})
+        drawn = {
+            "--figure": figure,
+            "--out": out,
+            "--metrics": metrics,
+            "--perfetto": perfetto,
+            "--trace": trace,
+            "--at": at,
+        }
+        _refuse_beside_exact(drawn)
     if (trace or at) and (figure or seeds != 1):
         raise InputError(
             f"{'--trace' if trace else '--at'} looks into one run: give it without {'--figure' if figure else '--seeds'}"
@@ -170,6 +187,7 @@ def run(
             walk_all=walk_all,
             note=note,
             scrape_interval=None if metrics is None else scrape_interval,
+            count_entries=perfetto is not None,
         )
     if walk_all:
         note(WALKED)
@@ -185,19 +203,20 @@ def run(
         _print_figures(result, figure, format, several)
     else:
         _print(result, format, several)
-    _write(result, out, metrics)
+    _write(result, out, metrics, perfetto)
     if not result.holds or (several is not None and not several.holds):
         sys.exit(1)
 
 
-def _check_places(out: Path | None, metrics: Path | None) -> None:
+def _check_places(out: Path | None, *files: Path | None) -> None:
     """Refuse places that cannot be written to before anything runs."""
     from kpsim.outputs import check_directory, check_file
 
     if out is not None:
         check_directory(out)
-    if metrics is not None:
-        check_file(metrics)
+    for file in files:
+        if file is not None:
+            check_file(file)
 
 
 def _refuse_beside_exact(others: Mapping[str, object]) -> None:
@@ -206,7 +225,7 @@ def _refuse_beside_exact(others: Mapping[str, object]) -> None:
         raise InputError(f"--exact computes expected losses alone: {given[0]} goes with drawn runs")
 
 
-def _write(result: "RunResult", out: Path | None, metrics: Path | None) -> None:
+def _write(result: "RunResult", out: Path | None, metrics: Path | None, perfetto: Path | None) -> None:
     from kpsim.cli.progress import progress_bar
     from kpsim.outputs import write_file
 
@@ -216,6 +235,8 @@ def _write(result: "RunResult", out: Path | None, metrics: Path | None) -> None:
         typer.echo(printable(f"{len(files)} files written to {out}; open {out / 'report.html'}"), err=True)
     if metrics is not None:
         write_file(metrics, result.openmetrics())
+    if perfetto is not None:
+        write_file(perfetto, result.perfetto())
 
 
 def _chosen(scenario: list[str], rollout: str, mode: "Mode | None") -> "Draft | str":

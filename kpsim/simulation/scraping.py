@@ -50,3 +50,33 @@ class Scraper:
             counted = run.machines.netns(node.name).memory.counters
             found = None if off else run.proxies[node.name].scrape(counted)
             self.scrapes.append(Scrape(self._due_ns, node.name, found))
+
+
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    """How many connections a node's table held at a time. Entries that have run out do not count."""
+
+    at_ns: int
+    node: str
+    entries: int
+
+
+@dataclass(slots=True)
+class TableSampler:
+    """Counts the entries of all connection tables every ``interval_ns``, from 0 on. It notes a node's count if it differs."""
+
+    interval_ns: int
+    sizes: list[TableSize] = field(default_factory=list)  #: in time order
+    _due_ns: int = 0
+    _last: dict[str, int] = field(default_factory=dict)
+
+    def until(self, run: "Run", next_ns: float) -> None:
+        """Count at all times that come before ``next_ns``, at which something happens next."""
+        while self._due_ns < next_ns and self._due_ns <= run.spec.duration_ns:
+            for node in run.nodes:
+                table = run.machines.netns(node.name).conntrack
+                entries = sum(entry.ends_ns > self._due_ns for entry in table)
+                if self._last.get(node.name) != entries:
+                    self._last[node.name] = entries
+                    self.sizes.append(TableSize(self._due_ns, node.name, entries))
+            self._due_ns += self.interval_ns

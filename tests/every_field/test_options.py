@@ -184,6 +184,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--walk-all": (["small.yaml"], ["--walk-all"]),
         "--metrics": (["small.yaml"], ["--metrics", "metrics.txt"]),
         "--scrape-interval": (["small.yaml", "--metrics", "metrics.txt"], ["--scrape-interval", "2s"]),
+        "--perfetto": (["small.yaml"], ["--perfetto", "trace.json"]),
         "--rollout": (["shop.yaml"], ["--rollout", "shop/web"]),
         "--format": (["small.yaml"], ["--format", "json"]),
     },
