@@ -11,6 +11,7 @@ The functions mirror the command line::
     kpsim.migrate(cluster, "nftables")                # what another proxy mode would change
     kpsim.survey(cluster, vary="mode").frame          # every Service, client and node, under every mode
     kpsim.upgrade(cluster).text()                     # what a node upgrade costs, and what avoids it
+    kpsim.explain_config("kube-proxy.yaml", cores=8)  # what kube-proxy does at its start with a configuration
 
 A function imports what it needs when it is first used.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kpsim.explore import Cluster, load, rules, trace
     from kpsim.migration.report import MigrationReport, migrate
     from kpsim.result import RunResult, expected, frames, run
+    from kpsim.startup import Explanation, explain_config
     from kpsim.surveys import Survey, survey
     from kpsim.sweeping.result import SweepResult
     from kpsim.sweeping.sweep import sweep
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from kpsim.upgrading.upgrade import upgrade
 
 __all__ = [
-    "Cluster", "MigrationReport", "RunResult", "Survey", "SweepResult", "UpgradeResult", "__version__", "expected", "frames", "load", "migrate", "rules", "run",
+    "Cluster", "Explanation", "MigrationReport", "RunResult", "Survey", "SweepResult", "UpgradeResult", "__version__", "expected", "explain_config", "frames", "load", "migrate", "rules", "run",
     "survey", "sweep",
     "trace", "upgrade",
 ]  # fmt: skip
@@ -47,6 +49,8 @@ _HOME = {
     "expected": "kpsim.result",
     "frames": "kpsim.result",
     "run": "kpsim.result",
+    "Explanation": "kpsim.startup",
+    "explain_config": "kpsim.startup",
     "Survey": "kpsim.surveys",
     "survey": "kpsim.surveys",
     "SweepResult": "kpsim.sweeping.result",

@@ -15,12 +15,13 @@ from kpsim.backends.table import make_backend
 from kpsim.cli.completion import complete_node_of_config
 from kpsim.config import Mode
 from kpsim.errors import InputError
+from kpsim.ipvs.schedulers import SCHEDULERS
 from kpsim.manifests.proxy_start import read_proxy_start
 from kpsim.nodes import sysctls_of
 from kpsim.proxier import Proxier
-from kpsim.startup import Account, Given, account_of, refused, situations
-from kpsim.startup.account import Row
+from kpsim.startup.account import Account, Row, account_of, refused
 from kpsim.startup.conditions import Severity
+from kpsim.startup.situation import Given, situations
 from kpsim.startup.writing import markdown, to_json
 from kpsim.sysctls import SETTINGS, Sysctls
 from kpsim.units import SECOND_NS, format_duration
@@ -403,6 +404,84 @@ def test_without_cluster_cidr_no_pod_is_recognised() -> None:
         assert "risk" not in remarks(told({"mode": str(mode), "clusterCIDR": "10.0.0.0/16"}), "detectLocalMode"), mode
 
 
+def test_an_address_of_one_node_is_a_risk_on_the_others() -> None:
+    account = told({"healthzBindAddress": "192.168.0.1:10256"}, node("n1"), node("n2", ips=("192.168.0.2",)))
+    assert "risk" not in remarks(account, "healthzBindAddress")
+    ((other),) = account.others
+    assert (other.nodes, other.words, other.fatal) == (("n2",), ("at risk: healthzBindAddress",), False)
+    assert account.holds
+
+
+# ---------------------------------------------------------------------------------------------------------- remarks
+
+
+@pytest.mark.parametrize(
+    ("path", "fine", "remarked", "words"),
+    [
+        ("iptables.syncPeriod", "60s", "61s", "risk: after a failure"),
+        ("iptables.syncPeriod", "5s", "4s", "risk: a sync of 8s makes the node unhealthy"),
+        ("iptables.minSyncPeriod", "29s", "30s", "risk: a pod that ends is served for up to 30s"),
+        ("iptables.minSyncPeriod", "5s", "6s", "costs: new endpoints get traffic"),
+        ("iptables.masqueradeAll", False, True, "risk: pods no longer see"),
+        ("iptables.masqueradeBit", 14, 15, "risk: another program that uses the bit 0x8000"),
+        ("iptables.localhostNodePorts", True, False, "risk: what uses localhost:nodePort"),
+        ("conntrack.tcpEstablishedTimeout", "3h", "2h", "risk: Linux sends keepalives after 2h"),
+        ("conntrack.tcpCloseWaitTimeout", "60s", "59s", "risk: a server that is silent"),
+        ("conntrack.tcpCloseWaitTimeout", "60s", "61s", "costs: a connection that one side does not close"),
+        ("conntrack.udpTimeout", "5s", "4s", "risk: resolvers wait 5 s"),
+        ("conntrack.udpTimeout", "60s", "61s", "costs: each DNS question"),
+        ("conntrack.udpStreamTimeout", "300s", "301s", "costs: a client that keeps its port"),
+        ("conntrack.tcpBeLiberal", False, True, "note: never set back"),
+        ("configSyncPeriod", "1m", "59s", "costs: every Service and slice is compared"),
+        ("oomScoreAdj", -999, 0, "risk: when memory is short"),
+        ("enableProfiling", False, True, "costs: whoever reaches"),
+        ("healthzBindAddress", "0.0.0.0:10256", "127.0.0.1:10256", "risk: load balancers"),
+        ("metricsBindAddress", "127.0.0.1:10249", "0.0.0.0:10249", "risk: metrics are served"),
+        ("bindAddress", "0.0.0.0", "192.168.0.9", "risk: it is none of the node's"),
+        ("nodePortAddresses", ["10.0.0.0/8", "fd00::/8"], ["10.0.0.0/8"], "risk: no CIDR of IPv6"),
+        ("clusterCIDR", "10.0.0.0/16,fd00::/48", "10.0.0.0/16", "note: no CIDR of IPv6"),
+    ],
+)  # fmt: skip
+def test_where_a_value_begins_to_cost_something(path: str, fine: Any, remarked: Any, words: str) -> None:
+    section, _, name = path.rpartition(".")
+    plain, special = (
+        told({section: {name: value}} if section else {name: value}, node("n1")) for value in (fine, remarked)
+    )
+    assert words in remarks(special, path)
+    assert words not in remarks(plain, path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "words"),
+    [
+        ({"scheduler": "sh"}, "scheduler", "a server that drains still gets its clients"),
+        ({"scheduler": "dh"}, "scheduler", "do not share its load"),
+        ({"scheduler": "ovf"}, "scheduler", "new ones are refused"),
+        ({"strictARP": False}, "strictARP", "needs true"),
+        ({"tcpTimeout": "0s"}, "tcpTimeout", "remembers it for 24h, but ip_vs decides"),
+        ({"excludeCIDRs": ["10.0.0.0/8"]}, "excludeCIDRs", "none of IPv6"),
+        ({"syncPeriod": "9s"}, "syncPeriod", "everything is written again every 9s"),
+        ({"minSyncPeriod": "0s"}, "minSyncPeriod", "every change may have its own sync"),
+    ],
+)
+def test_what_ipvs_mode_makes_of_its_settings(fields: Json, name: str, words: str) -> None:
+    assert words in remarks(told({"mode": "ipvs", "ipvs": fields}), f"ipvs.{name}")
+    other = {
+        "scheduler": "rr",
+        "strictARP": True,
+        "tcpTimeout": "24h",
+        "excludeCIDRs": [],
+        "syncPeriod": "10s",
+        "minSyncPeriod": "1s",
+    }
+    assert words not in remarks(told({"mode": "ipvs", "ipvs": {name: other[name]}}), f"ipvs.{name}")
+
+
+def test_every_scheduler_of_the_kernel_has_its_words() -> None:
+    for name in SCHEDULERS:
+        assert f"by {name}" not in row(told({"mode": "ipvs", "ipvs": {"scheduler": name}}), "ipvs.scheduler").does
+
+
 # ------------------------------------------------------------------------------------------------------------ output
 
 
@@ -454,3 +533,19 @@ def test_a_shell_offers_the_nodes_beside_a_configuration(tmp_path: Path) -> None
     assert complete_node_of_config(context, "n") == ["n1", "n2"]
     context.params["config"] = (tmp_path / "missing.yaml",)
     assert complete_node_of_config(context, "") == []
+
+
+def test_python_says_what_the_command_says() -> None:
+    text = json.dumps([{**HEAD, "mode": "ipvs"}, node("n1")])
+    found = kpsim.explain_config(text=text, cores=8, memory="16Gi", sysctls={MAX: 77})
+    account = told({"mode": "ipvs"}, node("n1"), cores=8, memory=16 << 30, sysctls={MAX: 77})
+    assert found.to_json() == to_json(account)
+    assert (found.starts, found.holds, found.markdown()) == (True, True, markdown(account))
+    assert "Settings that are set, or at risk" in found.text() and "Settings that are set" not in found.text(
+        everything=True
+    )
+    assert kpsim.explain_config(text=text, mode="nftables").account.mode == "nftables"
+    assert not kpsim.explain_config(text="--no-such-flag").starts
+    for wrong in ({"cores": 0}, {"memory": "x"}, {"memory": 5}, {"sysctls": {"x": 1}}, {"node": "zz"}):
+        with pytest.raises(InputError):
+            kpsim.explain_config(text=text, **wrong)  # type: ignore[arg-type]

@@ -176,6 +176,7 @@ def test_help_names_every_command_in_a_whole_sentence() -> None:
         "check",
         "compare",
         "diff",
+        "explain-config",
         "migrate",
         "replay",
         "risk",

@@ -41,7 +41,7 @@ class DiffFormat(enum.StrEnum):
 
 @app.command(
     cls=ClusterCommand,
-    short_help="What two clusters, modes or rulesets do differently to packets.",
+    short_help="What two clusters, modes or rulesets do differently.",
     epilog="Examples: kpsim diff cluster.yaml --mode iptables --mode nftables; kpsim diff before/ after/; "
     "kpsim diff cluster.yaml --set service/shop/web.spec.externalTrafficPolicy=Local. "
     "Exit code 1: there is a difference that no --allow names.",

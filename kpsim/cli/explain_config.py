@@ -4,7 +4,7 @@ import enum
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,6 @@ from kpsim.cli import app
 from kpsim.cli.completion import complete_node_of_config
 from kpsim.cli.options import FamilyName, ModeOption, SysctlOption, path_given
 from kpsim.cli.printing import console, note, plain_console
-from kpsim.errors import InputError
-
-if TYPE_CHECKING:
-    from kpsim.startup import Given
-
-_WIDTH = 110  #: columns of text that goes to no terminal
 
 
 class AccountFormat(enum.StrEnum):
@@ -30,7 +24,7 @@ class AccountFormat(enum.StrEnum):
 
 @app.command(
     name="explain-config",
-    short_help="Say what kube-proxy would do at its start with a configuration.",
+    short_help="Say what kube-proxy does at its start with a configuration.",
     epilog="Examples: kpsim explain-config kube-proxy.yaml --cores 8. kpsim explain-config configmap.yaml nodes.yaml --node node-1 --all. "
     "echo --proxy-mode=ipvs --ipvs-scheduler=lc | kpsim explain-config -. "
     "Exit code 1: kube-proxy would not start, or something that is asked for has no effect.",
@@ -94,41 +88,23 @@ def explain_config(
     docs/specification. Nothing is started.
     """
     from kpsim.cli.unused import note_unused
-    from kpsim.manifests.proxy_start import read_proxy_start
-    from kpsim.startup import account_of, refused, situations
-    from kpsim.startup.writing import markdown, print_account, to_json
+    from kpsim.startup import explain_config as explained
+    from kpsim.startup.explaining import WIDTH
+    from kpsim.sysctls import assignments
 
     note_unused(context, whole=format is not AccountFormat.TEXT)
-    start = read_proxy_start(config, mode=mode)
-    given = _given(cores, memory, sysctl or (), family)
-    for words in start.notes:
+    only = None if family is None else family.family
+    found = explained(
+        config, node=node, mode=mode, cores=cores, memory=memory, sysctls=assignments(sysctl or ()), family=only
+    )
+    for words in found.notes:
         note(words)
-    if start.config is None:
-        account = refused(start, node)
-    else:
-        account = account_of(situations(start, given, node))
     match format:
         case AccountFormat.TEXT:
-            print_account(account, console() or plain_console(_WIDTH), everything=all_)
+            found.print(console() or plain_console(WIDTH), everything=all_)
         case AccountFormat.JSON:
-            typer.echo(json.dumps(to_json(account), indent=1, ensure_ascii=False))
+            typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
         case AccountFormat.MARKDOWN:
-            typer.echo(markdown(account), nl=False)
-    if not account.holds:
+            typer.echo(found.markdown(), nl=False)
+    if not found.holds:
         sys.exit(1)
-
-
-def _given(cores: int | None, memory: str, sysctl: "list[str] | tuple[str, ...]", family: FamilyName | None) -> "Given":
-    from kpsim.startup import Given
-    from kpsim.sysctls import assignments
-    from kpsim.units import parse_quantity
-
-    size = None
-    if memory:
-        try:
-            size = int(parse_quantity(memory))
-        except ValueError:
-            size = 0
-        if size < 1 << 20:
-            raise InputError(f"--memory {memory}: expected a quantity of at least 1Mi, such as 16Gi")
-    return Given(cores, size, assignments(sysctl), None if family is None else family.family)

@@ -49,7 +49,7 @@ _SUFFIXES = {
 
 @app.command(
     cls=ClusterCommand,
-    short_help="Say what another proxy mode would change in a cluster, on one page.",
+    short_help="Say what another proxy mode would change, on one page.",
     epilog="Example: kpsim migrate cluster.yaml --to nftables --beside node-1.rules --out migration.html",
 )
 def migrate(

@@ -39,7 +39,7 @@ class FailOn(enum.StrEnum):
 
 @app.command(
     cls=ClusterCommand,
-    short_help="Say which Services lose clients when nodes are drained or lost.",
+    short_help="Say which Services suffer when nodes are drained or lost.",
     epilog="Examples: kpsim risk cluster.yaml. kpsim risk cluster.yaml --load-balancer aws-nlb --fail-on risk. "
     "Exit code 1: with --fail-on risk, a Service is at risk.",
 )

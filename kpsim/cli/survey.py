@@ -78,7 +78,7 @@ def complete_setting(incomplete: str) -> list[str]:
 
 @app.command(
     cls=ClusterCommand,
-    short_help="Dial every Service from everywhere, on request under every policy.",
+    short_help="Dial every Service from everywhere, under every policy.",
     epilog="Examples: kpsim survey cluster.yaml. kpsim survey cluster.yaml --service shop/web --vary externalTrafficPolicy,mode "
     "--out matrix.html. kpsim survey cluster.yaml --client external --require works==1. "
     "Exit code 1: a row breaks a requirement.",

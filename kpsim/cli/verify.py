@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @app.command(
     cls=ClusterCommand,
-    short_help="Send the same packets through this machine's kernel and compare.",
+    short_help="Compare with what this machine's kernel does to packets.",
     epilog="Example: kpsim verify cluster.yaml --node node-1   ·   kpsim verify --random 20000 --clusters 200 --seed 7",
 )
 def verify(

@@ -4,7 +4,6 @@
 it; ``steps`` tells the steps of a start in their order. ``modes`` alone names the modes.
 """
 
-from kpsim.startup.account import Account, account_of, refused
-from kpsim.startup.situation import Given, Situation, situations
+from kpsim.startup.explaining import Explanation, explain_config
 
-__all__ = ["Account", "Given", "Situation", "account_of", "refused", "situations"]
+__all__ = ["Explanation", "explain_config"]

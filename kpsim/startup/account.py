@@ -190,6 +190,9 @@ def _differences(first: Account, other: Account) -> Iterator[str]:
         yield "kube-proxy starts"
     if first.families != other.families:
         yield f"primary family {other.families[0]}"
+    already = {each.path for each in first.rows if each.at_risk}
+    if risks := [each.path for each in other.rows if each.at_risk and each.path not in already]:
+        yield f"at risk: {', '.join(risks)}"
     before = {change.name: change for change in first.changes}
     for change in other.changes:
         if before.get(change.name) != change:

@@ -23,7 +23,7 @@ from kpsim.units import parse_duration_ns, parse_quantity
 
 CORES = 4  #: of a machine of which nothing is known
 _VERSION = re.compile(r"v?(\d{1,6})\.(\d{1,6})")
-_MOST_CORES = 1 << 20
+MOST_CORES = 1 << 20
 
 Version = tuple[int, int]
 
@@ -103,7 +103,7 @@ class Situation:
             found = int(parse_quantity(str(text))) if text is not None else 0
         except ValueError:
             raise InputError(f"Node {self.name}: .status.capacity.{name}: not a quantity: {text!r}") from None
-        return min(found, _MOST_CORES) if name == "cpu" else found
+        return min(found, MOST_CORES) if name == "cpu" else found
 
     @cached_property
     def kernel_text(self) -> str:
@@ -139,10 +139,16 @@ class Situation:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What conditions and kernel settings depend on, of all that differs from node to node."""
+        """What conditions, risks and kernel settings depend on, of all that differs from node to node."""
         networks = (parse_network(text) for text in (self.node.pod_cidrs if self.node is not None else ()))
         pods = frozenset(network.family for network in networks if network is not None)
-        return self.node is None, self.cores, self.memory, self.kernel_text, self.families, bool(self.node_ips), pods
+        hosts = (
+            str(self.value(name)).rpartition(":")[0].strip("[]")
+            for name in ("healthzBindAddress", "metricsBindAddress")
+        )
+        own = tuple(address in self.node_ips for address in (self.config.bind_address, *hosts))
+        machine = self.cores, self.memory, self.kernel_text
+        return self.node is None, *machine, self.families, bool(self.node_ips), pods, own
 
     @cached_property
     def settings(self) -> Mapping[Family, ProxierSettings]:

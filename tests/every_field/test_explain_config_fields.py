@@ -11,8 +11,8 @@ from kpsim.config import ProxyConfig
 from kpsim.manifests.proxy_config import FIELDS, Fields
 from kpsim.manifests.proxy_flags import FLAGS
 from kpsim.manifests.proxy_start import read_proxy_start
-from kpsim.startup import Given, account_of, situations
-from kpsim.startup.account import SETTINGS
+from kpsim.startup.account import SETTINGS, account_of
+from kpsim.startup.situation import Given, situations
 from kpsim.startup.writing import to_json
 
 Json = dict[str, Any]
