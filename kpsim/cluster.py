@@ -71,7 +71,7 @@ class _OfKind:
 
 _NONE = _OfKind(Map())
 
-_Kind = TypeVar("_Kind", Service, EndpointSlice, Node, Pod, ServiceCIDR)
+_Kind = TypeVar("_Kind", Service, EndpointSlice, Endpoints, Node, Pod, ServiceCIDR)
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,11 @@ class ClusterState:
     def endpoint_slices(self) -> Iterator[EndpointSlice]:
         """All EndpointSlices, sorted by namespace and name."""
         return self._of_kind(EndpointSlice)
+
+    @property
+    def endpoints(self) -> Iterator[Endpoints]:
+        """All Endpoints objects, sorted by namespace and name."""
+        return self._of_kind(Endpoints)
 
     @property
     def nodes(self) -> Iterator[Node]:

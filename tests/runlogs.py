@@ -17,6 +17,7 @@ from kpsim.simulation.runlog import (
     Reason,
     RunLog,
     Sync,
+    WatchWrite,
 )
 from kpsim.units import MILLISECOND_NS, SECOND_NS
 
@@ -146,4 +147,5 @@ def story() -> RunLog:
         ],
         zones={"node-1": "a", "node-2": "b"},
         balancers=[Balancer("shop/web", "", ms(1500), 2, ms(4500))],
+        watched=[WatchWrite(ms(2040), "EndpointSlice", "MODIFIED", "web-1", "shop/web", 1, 900, 2, 1)],
     )

@@ -1,9 +1,10 @@
 """``kpsim run``, ``kpsim scenarios`` and ``kpsim schema``."""
 
+import enum
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from kpsim.drafting import Draft
     from kpsim.result import RunResult
     from kpsim.sweeping.result import SweepResult
+
+
+class Report(enum.StrEnum):
+    """The values of ``--report``."""
+
+    WATCH_TRAFFIC = "watch-traffic"
 
 
 @app.command(
@@ -142,6 +149,14 @@ def run(
             parser=path_given,
         ),
     ] = None,
+    report: Annotated[
+        Report | None,
+        typer.Option(
+            "--report",
+            help="Print only this report. watch-traffic: what the API server sends to those who watch EndpointSlices and Endpoints.",
+            show_default=False,
+        ),
+    ] = None,
     long: LongOption = False,
     walk_all: WalkAllOption = False,
     format: FormatOption = Format.TEXT,
@@ -155,20 +170,11 @@ def run(
     if out is not None:
         go_on_without_reader()
     _check_places(out, metrics, perfetto)
-    if exact:
-        drawn = {
-            "--figure": figure,
-            "--out": out,
-            "--metrics": metrics,
-            "--perfetto": perfetto,
-            "--trace": trace,
-            "--at": at,
-        }
-        _refuse_beside_exact(drawn)
-    if (trace or at) and (figure or seeds != 1):
-        raise InputError(
-            f"{'--trace' if trace else '--at'} looks into one run: give it without {'--figure' if figure else '--seeds'}"
-        )
+    given = {
+        "--figure": figure, "--report": report, "--out": out, "--metrics": metrics, "--perfetto": perfetto, "--trace": trace,
+        "--at": at,
+    }  # fmt: skip
+    _refuse_together([name for name, value in given.items() if value], exact=exact, one_run=seeds == 1)
     moment_ns = time_of(at) if at else None
     several_wanted = seeds != 1 and _several(seeds) > 1
     chosen = _chosen(scenario, rollout, mode)
@@ -199,6 +205,8 @@ def run(
             several = result.seeds(seeds, progress=count, long=long, note=note)
     if trace or moment_ns is not None:
         show_retraced(result, trace, moment_ns, format, detailed=detailed)
+    elif report is not None:
+        _print_report(result, format)
     elif figure:
         _print_figures(result, figure, format, several)
     else:
@@ -219,12 +227,6 @@ def _check_places(out: Path | None, *files: Path | None) -> None:
             check_file(file)
 
 
-def _refuse_beside_exact(others: Mapping[str, object]) -> None:
-    given = [name for name, value in others.items() if value]
-    if given:
-        raise InputError(f"--exact computes expected losses alone: {given[0]} goes with drawn runs")
-
-
 def _write(result: "RunResult", out: Path | None, metrics: Path | None, perfetto: Path | None) -> None:
     from kpsim.cli.progress import progress_bar
     from kpsim.outputs import write_file
@@ -237,6 +239,21 @@ def _write(result: "RunResult", out: Path | None, metrics: Path | None, perfetto
         write_file(metrics, result.openmetrics())
     if perfetto is not None:
         write_file(perfetto, result.perfetto())
+
+
+def _refuse_together(given: list[str], *, exact: bool, one_run: bool) -> None:
+    """Refuse options that each print one thing alone. ``given`` are those that were given; the report of a run is one of them."""
+    if exact and given:
+        raise InputError(f"--exact computes expected losses alone: {given[0]} goes with drawn runs")
+    looking = [name for name in ("--trace", "--at") if name in given]
+    if looking and ("--figure" in given or not one_run):
+        raise InputError(
+            f"{looking[0]} looks into one run: give it without {'--figure' if '--figure' in given else '--seeds'}"
+        )
+    if "--report" in given and (others := [name for name in ("--figure", "--trace", "--at") if name in given]):
+        raise InputError(f"--report and {others[0]} each print one thing alone: give one of them")
+    if "--report" in given and not one_run:
+        raise InputError("--report is about one run: give it without --seeds")
 
 
 def _chosen(scenario: list[str], rollout: str, mode: "Mode | None") -> "Draft | str":
@@ -310,6 +327,16 @@ def _print_figures(result: "RunResult", names: list[str], format: Format, severa
             from kpsim.sweeping.sentences import figure_sentence
 
             typer.echo(figure_sentence(several.outcome, name))
+
+
+def _print_report(result: "RunResult", format: Format) -> None:
+    from kpsim.reports.summary import plain_tables
+    from kpsim.reports.watch_traffic import watch_json, watch_parts
+
+    if format is Format.JSON:
+        typer.echo(json.dumps(watch_json(result.log), indent=2))
+    else:
+        typer.echo(plain_tables(watch_parts(result.log)))
 
 
 def _print(result: "RunResult", format: Format, several: "SweepResult | None") -> None:

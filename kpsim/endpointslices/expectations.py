@@ -3,7 +3,7 @@
 Counterpart: the EndpointSlice tracker of ``k8s.io/endpointslice``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kpsim.endpointslices.rendering import is_managed
 from kpsim.objects import EndpointSlice, ObjectKey, Service
@@ -12,9 +12,13 @@ _TO_BE_DELETED = -1
 
 
 class ExpectationTracker:
-    """Remembers for each slice of each Service the generation that the controller last wrote, or that it deleted it."""
+    """Remembers for each slice of each Service the generation that the controller last wrote, or that it deleted it.
 
-    def __init__(self) -> None:
+    ``mine`` says which slices are the controller's.
+    """
+
+    def __init__(self, mine: Callable[[EndpointSlice], bool] = is_managed) -> None:
+        self._mine = mine
         self._expected: dict[ObjectKey, dict[str, int]] = {}
 
     def wrote(self, item: EndpointSlice) -> None:
@@ -36,13 +40,13 @@ class ExpectationTracker:
         deletion that was seen is forgotten.
         """
         if old is not None and new is None:
-            return [_service_of(old)] if is_managed(old) and not self._saw_deletion(old) else []
+            return [_service_of(old)] if self._mine(old) and not self._saw_deletion(old) else []
         if new is None:
             return []
         if old is not None and old.service_name != new.service_name:
             return [_service_of(new), _service_of(old)]
-        changed_hands = old is not None and is_managed(old) != is_managed(new)
-        return [_service_of(new)] if changed_hands or (is_managed(new) and self._is_news(new)) else []
+        changed_hands = old is not None and self._mine(old) != self._mine(new)
+        return [_service_of(new)] if changed_hands or (self._mine(new) and self._is_news(new)) else []
 
     def _is_news(self, item: EndpointSlice) -> bool:
         """Return whether the controller does not know the slice, or not in this generation."""

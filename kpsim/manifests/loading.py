@@ -21,6 +21,7 @@ from kpsim.manifests.proxy_sources import find_proxy_settings
 from kpsim.manifests.reading import read_paths
 from kpsim.manifests.remarks import remarks
 from kpsim.manifests.staleness import derived_again, staleness_notes
+from kpsim.objects import Endpoints, endpoints_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ class Loaded:
     notes: tuple[str, ...] = ()
     exact: Mapping[str, int] = field(default_factory=dict)  #: settings of flags that no document can say (CFG-2.2.2)
     controllers: tuple[Item, ...] = ()  #: Deployments and other objects that make Pods, as written
+    endpoints: tuple[
+        Endpoints, ...
+    ] = ()  #: the older objects; what they decide stands in EndpointSlices of the cluster
 
 
 def load_manifests(
@@ -114,4 +118,5 @@ def _load(
         notes=tuple(map(printable, notes)),
         exact=settings.exact,
         controllers=tuple(makers_of_pods(found)),
+        endpoints=tuple(map(endpoints_from_json, endpoints)),
     )

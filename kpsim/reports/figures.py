@@ -31,6 +31,7 @@ from kpsim.reports.sync_lag import (
     stage_quantiles,
     write_ns,
 )
+from kpsim.reports.watch_traffic import refused_writes, watch_sums
 from kpsim.simulation.runlog import Connection, Fate, Frontend, HappeningKind, Reason, RunLog
 from kpsim.units import SECOND_NS
 
@@ -153,6 +154,20 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("syncs.partial", "partial ones"),
     FigureKind("syncs.failed", "failed ones"),
     FigureKind("syncs.<quantile>_seconds", "how long a sync took"),
+    *(
+        FigureKind(f"watch_traffic.{part}.{name}", meaning)
+        for part in ("slices", "endpoints")
+        for name, meaning in (
+            (
+                "writes",
+                "EndpointSlices that were written" if part == "slices" else "Endpoints objects that were written",
+            ),
+            ("largest_bytes", "the largest watch event of one"),
+            ("object_bytes", "watch events of all of them, each once"),
+            ("sent_bytes", "what all who watch them got together"),
+        )
+    ),
+    FigureKind("watch_traffic.endpoints.refused", "writes of Endpoints that etcd refused for their size"),
     FigureKind("happenings.<kind>", "events of this kind, such as happenings.sync-failed"),
 )
 
@@ -171,6 +186,12 @@ def figures(log: RunLog) -> dict[str, int | float]:
     found.update(_balancer_figures(log))
     found.update(_local_drop_figures(log))
     found.update(_sync_figures(log))
+    for part, total in zip(("slices", "endpoints"), watch_sums(log), strict=True):
+        found[f"watch_traffic.{part}.writes"] = total.writes
+        found[f"watch_traffic.{part}.largest_bytes"] = total.largest_bytes
+        found[f"watch_traffic.{part}.object_bytes"] = total.object_bytes
+        found[f"watch_traffic.{part}.sent_bytes"] = total.sent_bytes
+    found["watch_traffic.endpoints.refused"] = refused_writes(log)
     happened = Counter(h.kind for h in log.happenings)
     found.update((f"happenings.{slug(kind)}", happened[kind]) for kind in HappeningKind)
     return found

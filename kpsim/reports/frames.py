@@ -23,7 +23,18 @@ from kpsim.reports.local_policy import (
 from kpsim.reports.overview import Group, count_groups
 from kpsim.reports.pinned import PinnedFlows, pinned_flows
 from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, skew_ns, stage_ns, write_ns
-from kpsim.simulation.runlog import Connection, Happening, NodeHealth, Pin, Programming, RunLog, Sync, Unprogrammed
+from kpsim.reports.watch_traffic import WatchTotal, watch_totals
+from kpsim.simulation.runlog import (
+    Connection,
+    Happening,
+    NodeHealth,
+    Pin,
+    Programming,
+    RunLog,
+    Sync,
+    Unprogrammed,
+    WatchWrite,
+)
 from kpsim.units import SECOND_NS
 
 if TYPE_CHECKING:
@@ -413,6 +424,40 @@ HAPPENINGS: Table[Happening] = Table(
     ),
 )
 
+WATCH_TRAFFIC: Table[WatchTotal] = Table(
+    "watch_traffic",
+    "what the API server sent to watchers of one kind of endpoint objects of a Service, one of each a row",
+    watch_totals,
+    (
+        Column("service", "str", "", "namespace/name", lambda t: t.service),
+        Column("kind", "str", "", "EndpointSlice or Endpoints", lambda t: t.kind),
+        Column("writes", "int64", "writes", "how many", lambda t: t.writes),
+        Column("most_endpoints", "int64", "endpoints", "in one object", lambda t: t.most_endpoints),
+        Column("largest_bytes", "int64", "B", "the largest watch event", lambda t: t.largest_bytes),
+        Column("object_bytes", "int64", "B", "of all writes, each once", lambda t: t.object_bytes),
+        Column("events", "int64", "events", "each write once for each watcher", lambda t: t.events),
+        Column("sent_bytes", "int64", "B", "what all watchers got", lambda t: t.sent_bytes),
+    ),
+)
+
+WATCH_WRITES: Table[WatchWrite] = Table(
+    "watch_writes",
+    "one write of an EndpointSlice or an Endpoints object a row, in time order",
+    lambda log: log.watched,
+    (
+        *_times("at", "when it was stored", lambda w: w.at_ns),
+        Column("kind", "str", "", "EndpointSlice or Endpoints", lambda w: w.kind),
+        Column("event", "str", "", "ADDED, MODIFIED or DELETED", lambda w: w.event),
+        Column("name", "str", "", "of the object", lambda w: w.name),
+        Column("service", "str", "", "namespace/name", lambda w: w.service),
+        Column("endpoints", "int64", "endpoints", "that the object lists", lambda w: w.endpoints),
+        Column("bytes", "int64", "B", "of one watch event", lambda w: w.bytes),
+        Column("proxies", "int64", "watchers", "kube-proxies that got it", lambda w: w.proxies),
+        Column("others", "int64", "watchers", "others that got it, kube-controller-manager among them", lambda w: w.others),
+        Column("sent_bytes", "int64", "B", "what all of them got", lambda w: w.sent_bytes),
+    ),
+)  # fmt: skip
+
 TABLES: tuple[Table[Any], ...] = (
     OVERVIEW,
     CONNECTIONS,
@@ -430,4 +475,6 @@ TABLES: tuple[Table[Any], ...] = (
     SYNCS,
     NODE_HEALTH,
     HAPPENINGS,
+    WATCH_TRAFFIC,
+    WATCH_WRITES,
 )

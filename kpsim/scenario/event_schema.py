@@ -259,6 +259,17 @@ class DeleteEndpointSlice(Part):
         return self
 
 
+class PatchEndpoints(Part):
+    """A JSON merge patch on an Endpoints object of a Service without selector; it replaces lists as a whole."""
+
+    endpoints: SliceName
+    patch: dict[str, JsonValue]
+
+
+class DeleteEndpoints(Part):
+    endpoints: SliceName
+
+
 class ActionKind(enum.StrEnum):
     """The events of a scenario, by the field that carries them."""
 
@@ -286,6 +297,9 @@ class ActionKind(enum.StrEnum):
     PATCH_ENDPOINT_SLICE = "patch_endpoint_slice"
     CREATE_ENDPOINT_SLICE = "create_endpoint_slice"
     DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
+    PATCH_ENDPOINTS = "patch_endpoints"
+    CREATE_ENDPOINTS = "create_endpoints"
+    DELETE_ENDPOINTS = "delete_endpoints"
     RESTART_PROXY = "restart_proxy"
     FAIL_SYNCS = "fail_syncs"
     LOAD_RULES = "load_rules"
@@ -329,6 +343,10 @@ class ScenarioEvent(Part):
     create_endpoint_slice: dict[str, JsonValue] | None = None
     """The EndpointSlice object, of a Service without selector."""
     delete_endpoint_slice: DeleteEndpointSlice | None = None
+    patch_endpoints: PatchEndpoints | None = None
+    create_endpoints: dict[str, JsonValue] | None = None
+    """The Endpoints object, of a Service without selector."""
+    delete_endpoints: DeleteEndpoints | None = None
     restart_proxy: RestartProxy | None = None
     fail_syncs: FailSyncs | None = None
     load_rules: LoadRules | None = None

@@ -15,9 +15,10 @@ from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
 from kpsim.manifests.places import problems_of
-from kpsim.objects import ApiObject, EndpointSlice, Service
+from kpsim.objects import ApiObject, Endpoints, EndpointSlice, Service
 from kpsim.scenario.beside import RulesBeside, read_beside
 from kpsim.scenario.document import instead_of_cluster, override, read_document
+from kpsim.scenario.endpoints import idle_endpoints
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references, idle_balancing, idle_labels, idle_timeouts, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
@@ -46,6 +47,7 @@ class Scenario:
     loaded: Mapping[int, RulesBeside] = field(
         default_factory=dict
     )  #: those of each ``loadRules`` event, by its position
+    created_endpoints: Mapping[int, Endpoints] = field(default_factory=dict)  #: of each ``createEndpoints`` event
     walk_all: bool = False  #: no short connection goes as one before did: the same results, after a longer time
     #: the file's own content with every setting in it; what its ``manifests`` hold is not in there
     content: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -170,6 +172,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         *idle_labels(spec),
         *idle_timeouts(spec),
         *idle_balancing(spec, services),
+        *idle_endpoints(spec),
     )
     places = tuple(document.problem("", ("expect", number)) for number in range(len(spec.expect)))
     return Scenario(
@@ -184,4 +187,5 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         beside.initial,
         beside.loaded,
         content=given.content,
+        created_endpoints=objects.created_endpoints,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from kpsim.apisizes import ETCD_REQUEST_LIMIT
 from kpsim.scenario.delay_presets import DelayPreset, preset_delays
 from kpsim.scenario.event_schema import LoadRules, ScenarioEvent
 from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
@@ -138,6 +139,30 @@ class KubeProxySpec(Part):
     """How often kube-proxy looks whether its first lists are there: every 100 ms in truth (CP-6.7). Default: at once."""
 
 
+class EndpointsSpec(Part):
+    """The older Endpoints objects, one for each Service with selector, beside its EndpointSlices (CP-4). kube-proxy reads none of them."""
+
+    written: bool = False
+    """Their controller writes them; its workers, qps and burst are those of ``controller``, each write takes ``delays.sliceWrite``."""
+    truncated: bool = True
+    """At 1,000 addresses (CP-4.2). False: with all, as before Kubernetes 1.22."""
+    batch_period_ns: DurationNs = 0
+    """endpoint-updates-batch-period."""
+    request_limit: Annotated[int, Field(ge=1024, le=1 << 30)] = ETCD_REQUEST_LIMIT
+    """max-request-bytes of etcd: a larger object is refused, and everybody keeps the former."""
+
+
+class WatchersSpec(Part):
+    """Who gets each write of EndpointSlices and Endpoints, for the figures of watch traffic. Nothing else depends on it."""
+
+    kube_proxies: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
+    """kube-proxies that watch EndpointSlices; default: those of the scenario that run. So a run with few nodes counts for many."""
+    endpoint_slices: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Others that watch EndpointSlices, beside kube-controller-manager: ingress controllers, DNS servers, meshes."""
+    endpoints: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Others that watch Endpoints, beside kube-controller-manager; every kube-proxy did before Kubernetes 1.19."""
+
+
 # ------------------------------------------------------------------------------------------------------------ document
 
 
@@ -155,7 +180,7 @@ class ScenarioSpec(Part):
     manifests: tuple[str, ...] = ()
     """Files with Kubernetes objects, relative to the scenario file."""
     objects: tuple[dict[str, JsonValue], ...] = ()
-    """Kubernetes objects: Services, and EndpointSlices of Services without selector."""
+    """Kubernetes objects: Services, and EndpointSlices and Endpoints of Services without selector."""
     proxy: dict[str, JsonValue] = Field(default_factory=dict)
     """Part of a KubeProxyConfiguration; ``clusterCIDR`` is 10.180.0.0/16 unless it says otherwise."""
     kube_proxy: KubeProxySpec = KubeProxySpec()
@@ -165,6 +190,8 @@ class ScenarioSpec(Part):
     """Linux answers a client's rejected packets 6 times at once and then once a second; the rest is silence (K-3.4)."""
     delays: Delays = Delays()
     controller: ControllerSpec = ControllerSpec()
+    endpoints: EndpointsSpec = EndpointsSpec()
+    watchers: WatchersSpec = WatchersSpec()
     load_balancer: LoadBalancerSpec = LoadBalancerSpec()
     events: tuple[ScenarioEvent, ...] = ()
     traffic: tuple[Traffic, ...] = ()

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kpsim.cluster import ClusterState
+from kpsim.endpoints import is_mirrored
 from kpsim.endpointslices import CONTROLLER_NAME, LABEL_MANAGED_BY
 from kpsim.errors import InputError, Problem
 from kpsim.manifests import apply_patch, check_object, check_objects, patch_object
 from kpsim.manifests.kinds import MAKERS_NOTE
 from kpsim.manifests.places import Path, Place
+from kpsim.manifests.validation import is_stored
 from kpsim.objects import (
     ApiObject,
+    Endpoints,
     EndpointSlice,
     Node,
     ObjectKey,
@@ -25,6 +28,7 @@ from kpsim.objects import (
     object_from_json,
 )
 from kpsim.scenario.document import Document
+from kpsim.scenario.endpoints import after_endpoints, endpoints_object_key, with_endpoints
 from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
 from kpsim.scenario.schema import ScenarioSpec
@@ -37,12 +41,13 @@ class ScenarioObjects:
     """The objects of a scenario.
 
     ``created`` holds the Service of each createService event by the event's position, ``created_slices`` the slice of
-    each createEndpointSlice event. ``proxy`` is the kube-proxy configuration among the manifests.
+    each createEndpointSlice event, ``created_endpoints`` the object of each createEndpoints event. ``proxy`` is the kube-proxy configuration among the manifests.
     """
 
     initial: tuple[ApiObject, ...] = ()
     created: dict[int, Service] = field(default_factory=dict)
     created_slices: dict[int, EndpointSlice] = field(default_factory=dict)
+    created_endpoints: dict[int, Endpoints] = field(default_factory=dict)
     proxy: Mapping[str, Any] = field(default_factory=dict)
     exact: Mapping[str, int] = field(default_factory=dict)  #: what flags among the manifests say and no document can
     problems: list[Problem] = field(default_factory=list)
@@ -91,8 +96,12 @@ def read_objects(spec: ScenarioSpec, taken: Taken) -> ScenarioObjects:
     except InputError as error:
         found.problems += error.problems
         checked = []
+    endpoints = [] if taken.loaded is None else list(taken.loaded.endpoints)
     for number, json in enumerate(checked):
         obj = object_from_json(json)
+        if isinstance(obj, Endpoints):
+            endpoints.append(obj)
+            continue
         if isinstance(obj, (Service, EndpointSlice, ServiceCIDR)):
             _, state = state.put(obj)
         elif not (taken.active and json.get("kind") in KINDS):
@@ -101,7 +110,8 @@ def read_objects(spec: ScenarioSpec, taken: Taken) -> ScenarioObjects:
         _, state = state.remove(key)
     for key in _managed(state):
         found.problems.append(document.problem(f"{key}: {_MANAGED}", _path_of(key, given)))
-    found.initial = (*state.services, *state.endpoint_slices, *state.service_cidrs)
+    state = with_endpoints(state, endpoints, found.notes)
+    found.initial = (*state.services, *state.endpoint_slices, *state.endpoints, *state.service_cidrs)
     if not found.problems:
         _try_events(spec, _joined(state, nodes), document, found)
     return found
@@ -125,7 +135,7 @@ def _joined(state: ClusterState, nodes: ClusterState) -> ClusterState:
 
 def _refusal(kind: Any) -> str:
     return (
-        f"{kind} is not for objects of a scenario: expected Service, EndpointSlice, ServiceCIDR, or what becomes nodes and workloads: "
+        f"{kind} is not for objects of a scenario: expected Service, EndpointSlice, Endpoints, ServiceCIDR, or what becomes nodes and workloads: "
         f"{', '.join(KINDS)}"
     )
 
@@ -142,6 +152,8 @@ def _from_manifests(spec: ScenarioSpec, taken: Taken, found: ScenarioObjects) ->
     kept = []
     for key in sorted(loaded.cluster.objects):
         obj = loaded.cluster.objects[key]
+        if isinstance(obj, EndpointSlice) and is_mirrored(obj) and not is_stored(obj.json) and loaded.endpoints:
+            continue  # made from Endpoints while loading; the run's own controller makes it again
         if isinstance(obj, (Service, EndpointSlice, ServiceCIDR)):
             kept.append(obj)
         elif not (taken.active and key.kind in KINDS):
@@ -199,6 +211,8 @@ def _after(
         return state.put(made)[1]
     if event.create_endpoint_slice is not None or event.patch_endpoint_slice or event.delete_endpoint_slice:
         return _after_slice(event, number, state, document, found)
+    if event.create_endpoints is not None or event.patch_endpoints or event.delete_endpoints:
+        return after_endpoints(event, number, state, document, found.created_endpoints)
     change = event.patch_service or event.delete_service
     if change is None:
         return state
@@ -210,6 +224,7 @@ def _after(
         path = ("events", number, event.kind_in_file, "service")
         raise InputError(document.problem(f"there is no Service {qualified(change.service)} at that time", path))
     if event.patch_service is None:
+        _, state = state.remove(endpoints_object_key(change.service))  # as the Endpoints controller does (CP-4.1)
         return state.remove(old.key)[1]
     place = document.place.at("events", number, "patchService", "patch")
     return state.put(patched(old, event.patch_service.patch, state, place))[1]

@@ -7,10 +7,10 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kpsim.cluster import ClusterState, Event, EventType
-from kpsim.objects import ApiObject, ObjectKey, object_from_json
+from kpsim.objects import ApiObject, ObjectKey
 from kpsim.simulation.apifaults import ApiFaults
 from kpsim.simulation.runlog import Cause
 from kpsim.simulation.watchcache import WatchCache
@@ -91,9 +91,7 @@ class ApiServer:
         """
         self._number += 1
         json = {**obj.json, "metadata": {**obj.json.get("metadata", {}), "resourceVersion": str(self._number)}}
-        stored = object_from_json(json)
-        assert stored is not None
-        event, self.state = self.state.put(stored)
+        event, self.state = self.state.put(replace(obj, json=json))  # no field is read from the resource version
         return self._tell(event, trigger_ns, now_ns, noticed_ns, cause)
 
     def remove(

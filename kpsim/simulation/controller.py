@@ -4,9 +4,6 @@ Counterpart: kube-controller-manager's endpointslice controller. ``endpointslice
 decides only when.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-
 from kpsim import rng
 from kpsim.endpointslices import (
     ExpectationTracker,
@@ -29,8 +26,9 @@ from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.informers import Informers
-from kpsim.simulation.runlog import Cause, Happening, HappeningKind, RunLog
-from kpsim.simulation.workqueue import BackOff, WorkQueue
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
+from kpsim.simulation.slicewriter import SliceWriter
+from kpsim.simulation.workqueue import WorkQueue
 from kpsim.units import HOUR_NS, SECOND_NS
 
 #: how long a slice event that the controller did not expect waits at least (CP-3.1)
@@ -59,9 +57,9 @@ class SliceController:
         self._triggers = TriggerTimeTracker()
         self._own_writes = ExpectationTracker()
         self._limit = spec.max_endpoints_per_slice
-        self._queue = WorkQueue(clock, "controller", spec.workers, BackOff(), self._process)
-        self._client = TokenBucket(spec.qps, spec.burst)
-        self._written: Counter[ObjectKey] = Counter()  #: API calls for each slice, so that each has a number
+        self._queue = WorkQueue(clock, "controller", spec.workers, SLICES, self._process)
+        client = TokenBucket(spec.qps, spec.burst)
+        self._writer = SliceWriter(clock, api, self._queue, self._own_writes, client, delays.slice_write, seed)
         self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
 
     def start(self) -> None:
@@ -154,7 +152,7 @@ class SliceController:
             self._queue.done(key, ok=False)
         else:
             result = self._decide(service)
-            self._write(key, result.writes, self._queue.take_cause(key), ok=not result.errors)
+            self._writer.write(key, result.writes, self._queue.take_cause(key), ok=not result.errors)
 
     def _decide(self, service: Service) -> Reconciliation:
         pods = self._seen.pods_of(service)
@@ -177,44 +175,7 @@ class SliceController:
     def _collect_garbage(self, key: ObjectKey) -> None:
         """Delete the slices of a Service that is gone, as the garbage collector does with owned objects."""
         owned = [SliceWrite(WriteVerb.DELETE, item) for item in self._seen.slices_of(key) if item.owner_uids]
-        self._write(key, owned, self._queue.take_cause(key), ok=True)
-
-    def _write(self, key: ObjectKey, writes: Sequence[SliceWrite], cause: Cause, *, ok: bool) -> None:
-        """Send one API call after the other (CP-3.6.2). The key stays in work until the last call has returned."""
-        if not writes:
-            self._clock.at(self._clock.now_ns, Rank.CONTROLLER, "controller", lambda: self._queue.done(key, ok=ok))
-            return
-        first, rest = writes[0], writes[1:]
-        now_ns = self._clock.now_ns
-        self._written[first.slice.key] += 1
-        key_of_call = ("slice write", first.slice.key, self._written[first.slice.key])
-        usual_ns = now_ns + self._client.take(now_ns) + draw_ns(self._delays.slice_write, self._seed, *key_of_call)
-        at_ns = self._api.faults.stored_ns(usual_ns, SLICES)
-
-        def arrive() -> None:
-            done = self._call(first, cause)
-            self._clock.at(
-                at_ns,
-                Rank.CONTROLLER,
-                "controller",
-                lambda: self._write(key, rest if done else (), cause, ok=ok and done),
-            )
-
-        self._clock.at(at_ns, Rank.API_WRITE, "controller", arrive)
-
-    def _call(self, write: SliceWrite, cause: Cause) -> bool:
-        """Make the API call. A slice that somebody deleted meanwhile is not found: the call fails, and the rest of the sync with it."""
-        now_ns = self._clock.now_ns
-        found = self._api.state.get(write.slice.key) is not None
-        if write.verb is not WriteVerb.CREATE and not found:
-            return False
-        if write.verb is WriteVerb.DELETE:
-            self._own_writes.deleted(write.slice)
-            self._api.remove(write.slice.key, cause.trigger_ns, now_ns, cause=cause)
-        else:
-            self._own_writes.wrote(write.slice)
-            self._api.put(write.slice, cause.trigger_ns, now_ns, cause=cause)
-        return True
+        self._writer.write(key, owned, self._queue.take_cause(key), ok=True)
 
     def _happening(self, kind: HappeningKind, key: ObjectKey, detail: str) -> None:
         self._log.happenings.append(Happening(self._clock.now_ns, kind, f"{key.namespace}/{key.name}", detail))

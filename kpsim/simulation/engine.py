@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kpsim.kubeproxy.trackers import ServiceKey
-from kpsim.objects import EndpointSlice, ObjectKey, Service, ServiceCIDR
+from kpsim.objects import Endpoints, EndpointSlice, ObjectKey, Service, ServiceCIDR
 from kpsim.scenario import Scenario
 from kpsim.scenario.clients import outside_clients
+from kpsim.scenario.endpoints import stored_endpoints
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import service_object_key
@@ -19,13 +20,13 @@ from kpsim.simulation.apifaults import ApiFaults
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.clusternodes import ABSENT, Actors
-from kpsim.simulation.controller import SliceController
 from kpsim.simulation.dialling import port_of, service_port_name
 from kpsim.simulation.endpoints import EndpointWatch, Members, PodWatch, serving_nodes
 from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
 from kpsim.simulation.machines import Machines, NodeKernel
+from kpsim.simulation.managers import CONTROLLERS, Controllers
 from kpsim.simulation.manifest import CREATED, node_object, service_cidrs, stored_service
 from kpsim.simulation.membership import ServiceController
 from kpsim.simulation.pins import Pins
@@ -35,6 +36,7 @@ from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import RunLog
 from kpsim.simulation.senders import World
 from kpsim.simulation.traffic import TrafficSource
+from kpsim.simulation.watchtraffic import WatchTraffic
 from kpsim.simulation.workloads import Workloads, stray_pods
 
 
@@ -74,7 +76,7 @@ class Run:
         self.api.watch(EndpointWatch(self.log).on_change)
         self.api.watch(PodWatch(self.log).on_change)
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
-        self.controller = SliceController(self.clock, self.api, spec.controller, spec.delays, seed, self.log)
+        self.controllers = Controllers(self.clock, self.api, scenario, seed, self.log)
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
             self.nodes, scenario.proxy, seed, self.workloads.at_ip, self.workloads.version, limit_icmp=spec.icmp_rate_limit,
@@ -129,7 +131,7 @@ class Run:
     def _subjects(self) -> list[str]:
         return [
             "scenario",
-            "controller",
+            *CONTROLLERS,
             *(f"workload {workload.name}" for workload in self.spec.workloads),
             *(f"node {node.name}" for node in self.nodes),
             *(f"traffic {traffic.name}" for traffic in self.spec.traffic),
@@ -200,9 +202,11 @@ class Run:
                     self.api.put(stored_service(obj, CREATED), 0, 0)
                 case EndpointSlice():
                     self.api.put(obj, 0, 0)
+                case Endpoints():
+                    self.api.put(stored_endpoints(obj, CREATED), 0, 0)
                 case _:
                     pass  # loading the scenario admits no other kind
-        self.controller.start()
+        self.controllers.start()
         for name, proxy in self.proxies.items():
             if name not in absent:
                 proxy.start_synced()
@@ -210,6 +214,10 @@ class Run:
             balancer.start()
         self.service_controller.start()
         self.api.watch(self._on_change)
+        self.api.watch(WatchTraffic(self.spec.watchers, self._running_proxies, self.log).on_change)
+
+    def _running_proxies(self) -> int:
+        return sum(proxy.running and not self.machines.is_off(name) for name, proxy in self.proxies.items())
 
     def _on_change(self, change: Change) -> None:
         """Tell the load balancer of a Service that the Service or its endpoints changed.

@@ -9,8 +9,9 @@ from functools import partial
 from typing import assert_never
 
 from kpsim.addresses import Family
-from kpsim.objects import EndpointSlice, ObjectKey, Service
+from kpsim.objects import Endpoints, EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
+from kpsim.scenario.endpoints import endpoints_object_key, patched_endpoints, stored_endpoints
 from kpsim.scenario.event_schema import (
     ActionKind,
     Crash,
@@ -91,6 +92,8 @@ class Events:
                 self._service_event(number, event)
             case ActionKind.PATCH_ENDPOINT_SLICE | ActionKind.CREATE_ENDPOINT_SLICE | ActionKind.DELETE_ENDPOINT_SLICE:
                 self._slice_event(number, event)
+            case ActionKind.PATCH_ENDPOINTS | ActionKind.CREATE_ENDPOINTS | ActionKind.DELETE_ENDPOINTS:
+                self._endpoints_event(number, event)
             case ActionKind.RESTART_PROXY | ActionKind.FAIL_SYNCS:
                 self._proxy_event(event)
             case ActionKind.LOAD_RULES:
@@ -218,6 +221,31 @@ class Events:
         for key in keys:
             self._tell(HappeningKind.SLICE_DELETED, f"{key.namespace}/{key.name}")
             self._write("scenario", key, lambda at_ns, key=key: api.remove(key, now_ns, at_ns))  # type: ignore[misc]
+
+    def _endpoints_event(self, number: int, event: ScenarioEvent) -> None:
+        """Change an Endpoints object that no controller writes, as its author would."""
+        api, now_ns = self._actors.api, self._clock.now_ns
+        if event.create_endpoints is not None:
+            made = stored_endpoints(self._scenario.created_endpoints[number], timestamp(now_ns))
+            self._tell(HappeningKind.ENDPOINTS_CREATED, f"{made.metadata.namespace}/{made.metadata.name}")
+            self._write("scenario", made.key, lambda at_ns: api.put(made, now_ns, at_ns))
+        if event.delete_endpoints is not None:
+            key = endpoints_object_key(event.delete_endpoints.endpoints)
+            self._tell(HappeningKind.ENDPOINTS_DELETED, f"{key.namespace}/{key.name}")
+            self._write("scenario", key, lambda at_ns: api.remove(key, now_ns, at_ns))
+        if event.patch_endpoints is not None:
+            patch, patched_key = event.patch_endpoints, endpoints_object_key(event.patch_endpoints.endpoints)
+            name = f"{patched_key.namespace}/{patched_key.name}"
+            self._tell(HappeningKind.ENDPOINTS_PATCHED, name, ", ".join(sorted(patch.patch)))
+
+            def apply(at_ns: int) -> None:
+                found = api.state.get(patched_key)
+                if isinstance(found, Endpoints):
+                    api.put(patched_endpoints(found, patch.patch, api.state), now_ns, at_ns)
+                else:
+                    self._tell(HappeningKind.PATCH_REFUSED, name, "there is no such Endpoints object")
+
+            self._write("scenario", patched_key, apply)
 
     # ------------------------------------------------------------------------------------------------------- kube-proxy
 

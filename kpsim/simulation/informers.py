@@ -1,4 +1,4 @@
-"""The EndpointSlice controller's view of the cluster, indexed for the questions that it asks (CP-3).
+"""A controller's view of the cluster, indexed for the questions that controllers of endpoints ask (CP-3, CP-4).
 
 Counterpart: the controller's shared informers with their indexers. A question costs time for what it finds, not for all
 objects. The answers are those of a scan over all objects, in the same order.
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kpsim.cluster import ClusterState, Event
 from kpsim.endpointslices import selects
-from kpsim.objects import ApiObject, EndpointSlice, Node, ObjectKey, Pod, Service
+from kpsim.objects import ApiObject, Endpoints, EndpointSlice, Node, ObjectKey, Pod, Service
 
 _Label = tuple[str, str, str]  # namespace, key, value
 _Entry = TypeVar("_Entry")
@@ -76,6 +76,11 @@ class Informers:
         """Return the Service of this key, or None if it is gone."""
         found = self._objects.get(key)
         return found if isinstance(found, Service) else None
+
+    def endpoints(self, key: ObjectKey) -> Endpoints | None:
+        """Return the Endpoints object of this key, or None if there is none."""
+        found = self._objects.get(key)
+        return found if isinstance(found, Endpoints) else None
 
     @property
     def service_keys(self) -> list[ObjectKey]:

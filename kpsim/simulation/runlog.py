@@ -298,6 +298,13 @@ class HappeningKind(enum.StrEnum):
     SLICE_DELETED = "slice deleted"
     NO_EFFECT = "event without effect"
     SLICE_SYNC_STALE = "slice sync stale"
+    ENDPOINTS_CREATED = "endpoints created"
+    ENDPOINTS_PATCHED = "endpoints patched"
+    ENDPOINTS_DELETED = "endpoints deleted"
+    ENDPOINTS_REFUSED = "endpoints refused"
+    ENDPOINTS_SYNC_STALE = "endpoints sync stale"
+    INVALID_ADDRESS = "InvalidIPAddress"
+    TOO_MANY_ADDRESSES = "TooManyAddressesToMirror"
     HINTS_ENABLED = "TopologyAwareHintsEnabled"
     HINTS_DISABLED = "TopologyAwareHintsDisabled"
     PROXY_STOPPED = "kube-proxy stopped"
@@ -381,6 +388,30 @@ class PodWrite:
     cause: Cause  #: ``seen_ns`` is when it was stored: who saw it is not known here
 
 
+@dataclass(frozen=True, slots=True)
+class WatchWrite:
+    """A write of an EndpointSlice or an Endpoints object, as the API server sends it to each of its watchers."""
+
+    at_ns: int
+    kind: str  #: ``EndpointSlice`` or ``Endpoints``
+    event: str  #: ``ADDED``, ``MODIFIED``, ``DELETED``
+    name: str
+    service: str  #: ``namespace/name``
+    endpoints: int  #: how many the object lists
+    bytes: int  #: of one watch event
+    proxies: int  #: kube-proxies that get it
+    others: int  #: other watchers: kube-controller-manager, and those that the scenario names
+
+    @property
+    def watchers(self) -> int:
+        return self.proxies + self.others
+
+    @property
+    def sent_bytes(self) -> int:
+        """What all watchers together get."""
+        return self.bytes * self.watchers
+
+
 @dataclass(frozen=True)
 class RunLog:
     """Everything that a run recorded.
@@ -409,3 +440,4 @@ class RunLog:
     balancers: list[Balancer] = field(default_factory=list)  #: by Service
     answering: list[AnswerSpell] = field(default_factory=list)  #: in the order of their beginnings
     pod_writes: list[PodWrite] = field(default_factory=list)  #: those that say something new
+    watched: list[WatchWrite] = field(default_factory=list)

@@ -9,24 +9,13 @@ from dataclasses import dataclass, field
 
 from kpsim.objects import ObjectKey
 from kpsim.simulation.apiserver import Change
+from kpsim.simulation.backoff import Doubling
 from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.runlog import Cause
-from kpsim.units import SECOND_NS
 
 MAX_RETRIES = 15
 RETRIES_PER_SECOND, RETRY_BURST = 10, 100  #: of all keys together; the larger of both delays counts
-
-
-@dataclass(frozen=True, slots=True)
-class BackOff:
-    """How long a key that failed waits: ``first_ns``, doubled with each failure, at most ``most_ns``."""
-
-    first_ns: int = SECOND_NS
-    most_ns: int = 1000 * SECOND_NS
-
-    def after(self, failures: int) -> int:
-        return min(self.first_ns << failures, self.most_ns)
 
 
 @dataclass(slots=True)
@@ -45,16 +34,16 @@ class WorkQueue:
     """Hands keys to idle workers, in order. No key is worked on twice at once.
 
     ``process`` begins with a key at once. Whoever processes it calls :meth:`done` when it is finished. ``subject`` is the controller's
-    name on the clock.
+    name on the clock; a key that failed waits by ``back_off``.
     """
 
     def __init__(
-        self, clock: Clock, subject: str, workers: int, back_off: BackOff, process: Callable[[ObjectKey], None]
+        self, clock: Clock, subject: str, workers: int, back_off: Doubling, process: Callable[[ObjectKey], None]
     ) -> None:
         self._clock = clock
-        self._subject = subject
+        self.subject = subject
         self._idle = workers
-        self._back_off = back_off
+        self.back_off = back_off
         self._process = process
         self._work: dict[ObjectKey, _Work] = {}
         self._waiting: deque[ObjectKey] = deque()
@@ -84,7 +73,7 @@ class WorkQueue:
             elif not work.queued:
                 work.queued = True
                 self._waiting.append(key)
-                self._clock.at(now_ns, Rank.CONTROLLER, self._subject, self._take)
+                self._clock.at(now_ns, Rank.CONTROLLER, self.subject, self._take)
             return
         due_ns = now_ns + delay_ns
         if work.delayed_ns is not None and work.delayed_ns <= due_ns:
@@ -96,7 +85,7 @@ class WorkQueue:
                 work.delayed_ns = None
                 self.add(key)
 
-        self._clock.at(due_ns, Rank.CONTROLLER, self._subject, due)
+        self._clock.at(due_ns, Rank.CONTROLLER, self.subject, due)
 
     def _take(self) -> None:
         """Let idle workers take up what waits, in order."""
@@ -117,7 +106,7 @@ class WorkQueue:
             work.failures = 0
         elif work.failures < MAX_RETRIES:
             shared_ns = self._retries.take(self._clock.now_ns)
-            self.add(key, max(shared_ns, self._back_off.after(work.failures)))
+            self.add(key, max(shared_ns, min(self.back_off.first_ns << work.failures, self.back_off.longest_ns)))
             work.failures += 1
         else:
             work.failures = 0
@@ -125,4 +114,4 @@ class WorkQueue:
             work.again = False
             self.add(key)
         if self._waiting:
-            self._clock.at(self._clock.now_ns, Rank.CONTROLLER, self._subject, self._take)
+            self._clock.at(self._clock.now_ns, Rank.CONTROLLER, self.subject, self._take)

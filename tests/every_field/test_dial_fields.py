@@ -105,6 +105,23 @@ def behind(kind: str, base: Json, **field: Any) -> tuple[Json, Json]:
     return tuple(small(events=(SCALE, at(3, **{kind: body}), RESTART), **LATE) for body in (base, {**base, **field}))  # type: ignore[return-value]
 
 
+BY_HAND = at(
+    2,
+    createEndpoints={
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "db"},
+        "subsets": [{"addresses": [{"ip": "198.51.100.1"}], "ports": [{"port": 5432}]}],
+    },
+)  # fmt: skip
+BY_HAND_PATCH = at(3, patchEndpoints={"endpoints": "db", "patch": {"subsets": []}})
+
+
+def older(**field: Any) -> tuple[Json, Json]:
+    """Two scenarios whose Endpoints are written, of a workload of ten pods that grows."""
+    more = at(2, scale={"workload": "w", "replicas": 12})
+    one, other = ({"written": True, **each} for each in ({}, field))
+    return tuple(small(workload={"replicas": 10}, events=(more,), endpoints=each) for each in (one, other))  # type: ignore[return-value]
+
+
 #: by field: two scenarios that differ in it
 PAIRS: dict[str, tuple[Json, Json]] = {
     "beside": (small(**SENT), small(beside=[BESIDE], **SENT)),
@@ -141,7 +158,40 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "delays.preset": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"preset": "typical"})),
     "delays.scheduler": (small(events=(SCALE,)), small(events=(SCALE,), delays={"scheduler": "1s"})),
     "delays.workloadController": (small(events=(SCALE,)), small(events=(SCALE,), delays={"workloadController": "1s"})),
-    "controller.maxEndpointsPerSlice": (small(), small(controller={"maxEndpointsPerSlice": 1})),
+    "controller.maxEndpointsPerSlice": (
+        small(events=(SCALE,)),
+        small(events=(SCALE,), controller={"maxEndpointsPerSlice": 1}),
+    ),
+    "endpoints": (small(events=(SCALE,)), small(events=(SCALE,), endpoints={"written": True})),
+    "endpoints.written": (small(events=(SCALE,)), small(events=(SCALE,), endpoints={"written": True})),
+    "endpoints.batchPeriod": older(batchPeriod="3s"),
+    "endpoints.requestLimit": older(requestLimit=1024),
+    # it takes more than a thousand pods to decide (tests/test_endpoints_on_the_clock.py); without `written` there is a note
+    "endpoints.truncated": (small(), small(endpoints={"truncated": False})),
+    "watchers": (small(events=(SCALE,)), small(events=(SCALE,), watchers={"kubeProxies": 7})),
+    "watchers.kubeProxies": (small(events=(SCALE,)), small(events=(SCALE,), watchers={"kubeProxies": 7})),
+    "watchers.endpointSlices": (small(events=(SCALE,)), small(events=(SCALE,), watchers={"endpointSlices": 7})),
+    "watchers.endpoints": (small(events=(BY_HAND,)), small(events=(BY_HAND,), watchers={"endpoints": 7})),
+    "events.createEndpoints": (small(), small(events=(BY_HAND,))),
+    "events.patchEndpoints": (small(events=(BY_HAND,)), small(events=(BY_HAND, BY_HAND_PATCH))),
+    "events.patchEndpoints.endpoints": (
+        small(events=(BY_HAND, BY_HAND_PATCH)),
+        small(events=(BY_HAND, at(3, patchEndpoints={"endpoints": "other", "patch": {"subsets": []}}))),
+    ),
+    "events.patchEndpoints.patch": (
+        small(events=(BY_HAND, BY_HAND_PATCH)),
+        small(
+            events=(BY_HAND, at(3, patchEndpoints={"endpoints": "db", "patch": {"metadata": {"labels": {"a": "b"}}}}))
+        ),
+    ),
+    "events.deleteEndpoints": (
+        small(events=(BY_HAND,)),
+        small(events=(BY_HAND, at(3, deleteEndpoints={"endpoints": "db"}))),
+    ),
+    "events.deleteEndpoints.endpoints": (
+        small(events=(BY_HAND, at(3, deleteEndpoints={"endpoints": "db"}))),
+        small(events=(BY_HAND, at(3, deleteEndpoints={"endpoints": "other"}))),
+    ),
     "events.deleteEndpointSlice.service": (small(), small(events=(at(2, deleteEndpointSlice={"service": "w"}),))),
     "events.drain.timeout": event(DRAIN, "timeout", "3s", {"disruptionBudget": {"maxUnavailable": 0}}),
     "events.liveness": (small(workload=ALIVE), small(workload=ALIVE, events=(DEAD,))),
@@ -253,7 +303,7 @@ PAIRS: dict[str, tuple[Json, Json]] = {
 
 #: of these no other value is accepted: the API has none, or another field refers to it
 REFUSED = (
-    "beside.file", "events.loadRules.file",
+    "beside.file", "events.loadRules.file", "events.deleteEndpoints.endpoints", "events.patchEndpoints.endpoints",
     "events.liveness.workload", "workloads.probes.startup.successThreshold", "workloads.probes.liveness.successThreshold",
 )  # fmt: skip
 

@@ -175,6 +175,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--set": (["small.yaml"], ["--set", "traffic[0].perSecond=9"]),
         "--out": (["small.yaml"], ["--out", "rule.txt"]),
         "--figure": (["small.yaml"], ["--figure", "sent"]),
+        "--report": (["small.yaml"], ["--report", "watch-traffic"]),
         "--seeds": (["small.yaml"], ["--seeds", "2"]),
         "--exact": (["small.yaml"], ["--exact"]),
         "--trace": (["small.yaml"], ["--trace", "t#1"]),
