@@ -371,6 +371,15 @@ def test_flags_beside_a_file_are_ignored_but_for_some() -> None:
     assert row(account, "logging.verbosity").value == "4"
 
 
+@pytest.mark.parametrize(
+    ("tag", "noted"), [("v1.36.2", False), ("v1.30.14-eks.1", True), ("1.37.0", True), ("latest", False)]
+)
+def test_another_release_is_noted(tag: str, noted: bool) -> None:
+    image = json.dumps([HEAD, DAEMON_SET]).replace("v1.36.2", tag)
+    notes = read_proxy_start(["-"], stdin=image.encode()).notes
+    assert any(tag in note and "holds for 1.36" in note for note in notes) is noted
+
+
 # ------------------------------------------------------------------------------------------------------------ nodes
 
 
@@ -395,6 +404,9 @@ def test_one_host_name_is_one_node() -> None:
     account = told({"hostnameOverride": "n2"}, node("n1"), node("n2", cpu="64"))
     assert (account.node, account.others, written(account)[MAX]) == ("n2", (), 1_048_576)
     assert "risk" in remarks(account, "hostnameOverride")
+    elsewhere = told({"hostnameOverride": "n2"}, node("n1", ips=("192.168.0.7",)), node("n2", cpu="64"), name="n1")
+    assert (elsewhere.node, written(elsewhere)[MAX]) == ("n1", 262_144)  # n1's processors
+    assert "takes itself for n2" in elsewhere.steps[2].lines[0] and "192.168.0.1" in elsewhere.steps[2].lines[1]
 
 
 def test_without_cluster_cidr_no_pod_is_recognised() -> None:

@@ -4,6 +4,7 @@ It differs from :mod:`kpsim.manifests.loading` in two ways. What kube-proxy itse
 but an answer, and of a cluster's objects only Nodes are read.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -16,9 +17,9 @@ from kpsim.manifests.admission import admit, typed_objects
 from kpsim.manifests.kinds import sort_documents
 from kpsim.manifests.places import Finding, Path, Place, format_path, lines_of, problems_of, value_at
 from kpsim.manifests.proxy_config import FIELDS, Fields
-from kpsim.manifests.proxy_flags import FLAGS, LOG_FLAGS, PORT_FLAGS, FlagsRead
+from kpsim.manifests.proxy_flags import FLAGS, LOG_FLAGS, PORT_FLAGS, FlagsRead, image_runs_it
 from kpsim.manifests.proxy_sources import BesideFile, ProxySetting, find_proxy_settings
-from kpsim.manifests.reading import is_recording, read_paths
+from kpsim.manifests.reading import Document, is_recording, read_paths
 from kpsim.manifests.remarks import counted
 from kpsim.objects import Node
 
@@ -88,6 +89,8 @@ def read_proxy_start(paths: Sequence[FilePath | str], *, stdin: Stdin = None, mo
         raise InputError(problems_of(findings))
     refusals = tuple(problems_of(settings.refused))
     notes = tuple(printable(note) for note in (*reading.notes, *settings.notes) if note not in settings.told)
+    if versions := sorted(set(_other_versions([*map(_value, found.templates), *(item.json for item in found.items)]))):
+        notes = (*notes, f"the image of kube-proxy is {', '.join(versions)}: what is said here holds for {_RELEASE}")
     if windows:
         notes = (*notes, f"{counted(len(windows), 'Node')} with Windows: passed over")
     if settings.chosen is None or settings.json is None:
@@ -117,6 +120,26 @@ def read_proxy_start(paths: Sequence[FilePath | str], *, stdin: Stdin = None, mo
         unknown_fields=tuple(_unknown_fields(chosen)),
         origins=origins,
     )
+
+
+_RELEASE = "1.36"
+_TAG = re.compile(r":v?(\d{1,4}\.\d{1,4})[\w.-]*")
+
+
+def _value(document: Document) -> Any:
+    return document.value
+
+
+def _other_versions(objects: Sequence[Any]) -> Iterator[str]:
+    """Yield the releases of kube-proxy that DaemonSets and Pods run, but for the one that is modelled."""
+    for value in objects:
+        for path in (("spec", "template", "spec", "containers"), ("spec", "containers")):
+            containers = value_at(value, path)
+            for container in containers if isinstance(containers, list) else ():
+                image = str(value_at(container, ("image",)) or "")
+                tag = _TAG.search(image.rpartition("/")[2])
+                if image_runs_it(image) and tag is not None and tag[1] != _RELEASE:
+                    yield tag[0].lstrip(":")
 
 
 def _is_windows(node: Node) -> bool:

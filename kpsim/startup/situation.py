@@ -40,12 +40,16 @@ class Given:
 
 @dataclass(frozen=True)
 class Situation:
-    """A kube-proxy that is about to start on a node. ``name`` is empty if no node is known."""
+    """A kube-proxy that is about to start on a node. ``name`` is empty if no node is known.
+
+    ``node`` is the Node that it takes for its own, ``machine`` the one on whose machine it runs; ``hostnameOverride`` can part them.
+    """
 
     start: ProxyStart
     config: ProxyConfig
     name: str
     node: Node | None
+    machine: Node | None
     given: Given
 
     @cached_property
@@ -96,7 +100,7 @@ class Situation:
         return self.given.memory or self._capacity("memory") or None
 
     def _capacity(self, name: str) -> int:
-        status = self.node.json.get("status") if self.node is not None else None
+        status = self.machine.json.get("status") if self.machine is not None else None
         capacity = status.get("capacity") if isinstance(status, Mapping) else None
         text = capacity.get(name) if isinstance(capacity, Mapping) else None
         try:
@@ -108,7 +112,7 @@ class Situation:
     @cached_property
     def kernel_text(self) -> str:
         """The version of the kernel as the Node says it, empty if it does not."""
-        status = self.node.json.get("status") if self.node is not None else None
+        status = self.machine.json.get("status") if self.machine is not None else None
         info = status.get("nodeInfo") if isinstance(status, Mapping) else None
         return str(info.get("kernelVersion") or "") if isinstance(info, Mapping) else ""
 
@@ -193,7 +197,14 @@ def situations(start: ProxyStart, given: Given, name: str = "") -> tuple[Situati
         near = get_close_matches(name, nodes, n=3) or sorted(nodes)[:5]
         raise InputError(f"no node {name!r}; there is {', '.join(near)}")
     return tuple(
-        Situation(start, replace(config, hostname_override=identity or each), each, nodes.get(identity or each), given)
+        Situation(
+            start,
+            replace(config, hostname_override=identity or each),
+            each,
+            nodes.get(identity or each),
+            nodes.get(each),
+            given,
+        )
         for each in _names(name, identity, sorted(nodes))
     )
 

@@ -81,7 +81,8 @@ def _steps(s: Situation) -> Iterator[Step]:
 
 
 def _node_lines(s: Situation) -> Iterator[str]:
-    yield f"takes itself for {s.name or 'the machine`s host name'.replace('`', chr(39))}; asks for its Node, and waits up to 30 s for an IP in it"
+    own = s.config.hostname_override or "its machine's host name"
+    yield f"takes itself for {own}; asks for its Node, and waits up to 30 s for an IP in it"
     if s.node is None:
         yield "no such Node among the input: its addresses are not known here"
     else:
