@@ -7,11 +7,13 @@ slice of its thread; times are microseconds; names of processes and threads are 
 import json
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from runlogs import empty, ms, story
 
+from kpsim.cli import main
 from kpsim.errors import InputError
 from kpsim.reports import perfetto
 from kpsim.reports.perfetto import perfetto_text
@@ -147,3 +149,18 @@ def test_a_pod_that_is_reported_late_shows_when_its_kubelet_noticed(result: RunR
     reports = [e for e in read(result.perfetto()) if e["ph"] == "X" and e["cat"] == "reports"]
     noticed = {(w.cause.noticed_ns - w.cause.trigger_ns) / ms(1) for w in result.log.pod_writes if w.what == "ready"}
     assert noticed <= {e["args"]["noticed_after_ms"] for e in reports}
+
+
+def test_files_of_one_run_need_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["kpsim", "run", "sync-lag-burst", "--metrics", "out", "--perfetto"]
+    monkeypatch.setattr("sys.argv", [*words, str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "give each its own" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    monkeypatch.setattr("sys.argv", [*words, "trace.json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["out", "trace.json"]

@@ -109,7 +109,7 @@ def test_a_recording_rule_gives_the_quantiles_of_the_samples(prometheus: dict[st
             assert float(row["value"][1]) == pytest.approx(bucket_quantile(samples, quantile), rel=1e-9)
         (row,) = query('sum(kubeproxy_network_programming_duration_seconds_count{job="kube-proxy"})', at_s=240)
         assert row["value"][1] == str(len(samples))
-        (row,) = query("count by (job) (up)", at_s=240)
+        (row,) = query('count by (job) (up{job="kube-proxy"})', at_s=240)
         assert row == {"metric": {"job": "kube-proxy"}, "value": [START + 240, "3"]}
     (tmp_path / "recorded/wal").mkdir()  # promtool reads no storage without one
     command = [prometheus["promtool"], "tsdb", "dump", str(tmp_path / "recorded")]

@@ -12,6 +12,7 @@ from kpsim.kubeproxy.metrics import DEFINITIONS, DURATIONS_NS, LATENCIES_NS, His
 from kpsim.reports.exposition import metrics_frame, openmetrics_text, scraper_for
 from kpsim.result import RunResult, run
 from kpsim.scenario import parse_scenario
+from kpsim.simulation.runlog import HappeningKind
 from kpsim.units import SECOND_NS
 
 NODES_OFF = (
@@ -23,7 +24,7 @@ def scraped(text: str = CLUSTER, interval: str = "15s", mode: str = "iptables", 
     return run(parse_scenario(text, "scraped.yaml", settings=settings), mode=mode, scrape_interval=interval)
 
 
-def values(result: RunResult, name: str, **labels: str) -> dict[float, float]:
+def values(result: RunResult, name: str, /, **labels: str) -> dict[float, float]:
     """The samples of one series by time."""
     frame = result.metrics
     frame = frame[frame["name"] == name]
@@ -46,7 +47,7 @@ def test_an_observation_belongs_to_the_first_bucket_that_it_does_not_exceed() ->
     found = metrics.series()["sync_proxy_rules_duration_seconds", (("ip_family", "IPv4"),)]
     assert isinstance(found, Histogram)
     assert found.counts == (2, 1, *[0] * 12, 1, 1) and found.observed == 5
-    assert found.sum_ns == 2 * ms(1) + 1 + ms(16384) + ms(16385)
+    assert found.total == 2 * ms(1) + 1 + ms(16384) + ms(16385)
     assert metrics.snapshot()['kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}'] == 5
 
 
@@ -134,7 +135,10 @@ def test_a_frame_and_the_text_have_the_same_samples() -> None:
         assert (match[1], float(match[3]), float(match[4])) == (row.name, row.value, 1767225600 + row.at_seconds)
         labels = dict(re.findall(r'(\w+)="([^"]*)"', match[2]))
         assert labels == {n: getattr(row, n) for n in labels}
-        assert labels["instance"] == f"192.168.0.{labels['node'][-1]}:10249" and labels["job"] == "kube-proxy"
+        if labels["job"] == "kube-proxy":
+            assert labels["instance"] == f"192.168.0.{labels['node'][-1]}:10249"
+        else:
+            assert labels["instance"] == "kube-controller-manager:10257" and row.node == ""
     assert result.openmetrics().endswith("# EOF\n")
 
 
@@ -145,7 +149,7 @@ def test_every_metric_that_a_run_gives_is_defined_and_has_its_kind() -> None:
     defined = {
         f"kubeproxy_{d.name.removesuffix('_total') if d.kind is Kind.COUNTER else d.name}": d.kind for d in DEFINITIONS
     }
-    assert kinds.items() <= defined.items()
+    assert {name: kind for name, kind in kinds.items() if name.startswith("kubeproxy_")}.items() <= defined.items()
     for family in ("sync_proxy_rules_no_local_endpoints_total", "sync_proxy_rules_iptables_total"):
         assert kinds[f"kubeproxy_{family}"] == "gauge"  # gauges, in spite of their names
     buckets = re.findall(r"network_programming_duration_seconds_bucket\{[^}]*node-1[^}]*\} (\S+) 1767225840", text)
@@ -186,3 +190,47 @@ def test_no_node_gives_no_sample() -> None:
     assert openmetrics_text(scraper) == "# EOF\n"
     assert len(metrics_frame(scraper)) == 0
     assert replace(scraper).interval_ns == SECOND_NS
+
+
+# ------------------------------------------------------------------------------------------------- the slice controller
+
+SLICES = "endpoint_slice_controller_"
+
+
+def test_the_slice_controller_counts_syncs_writes_and_endpoints() -> None:  # CP-3.12
+    """Six pods are replaced twice, with at most one more at a time; so twelve endpoints are added, and twelve removed."""
+    result = scraped()
+    changes = [p.change for p in result.log.programming if p.node == "node-1"]
+    assert values(result, f"{SLICES}changes", operation="update")[240] == len(set(changes))
+    assert values(result, f"{SLICES}endpoints_desired")[0] == values(result, f"{SLICES}endpoints_desired")[240] == 6
+    assert set(values(result, f"{SLICES}num_endpoint_slices").values()) == {1}
+    assert values(result, f"{SLICES}endpoints_added_per_sync_sum")[240] == 12
+    assert values(result, f"{SLICES}endpoints_removed_per_sync_sum")[240] == 12
+    syncs = values(result, f"{SLICES}syncs", result="success")[240]
+    assert syncs == values(result, f"{SLICES}endpoints_added_per_sync_count")[240] >= len(set(changes))
+    assert (
+        "endpoint_slice_controller_changes unknown" in result.openmetrics()
+    )  # OpenMetrics has no counter without _total
+    bounds = result.metrics.loc[result.metrics["name"] == f"{SLICES}endpoints_added_per_sync_bucket", "le"].unique()
+    assert list(bounds) == [*(f"{2 << k}.0" for k in range(15)), "+Inf"]
+
+
+def test_desired_slices_are_those_that_full_ones_would_need() -> None:
+    text = (
+        CLUSTER.replace("replicas: 6", "replicas: 12").partition("events:")[0]
+        + "controller: {maxEndpointsPerSlice: 5}\nevents: [{at: 20s, scale: {workload: web, replicas: 2}}]\n"
+    )
+    result = scraped(text)
+    slices, desired = (values(result, f"{SLICES}{name}") for name in ("num_endpoint_slices", "desired_endpoint_slices"))
+    assert (slices[0], desired[0]) == (3, 3)
+    assert desired[240] == 1 <= slices[240]  # sparse slices are not merged (CP-3.5)
+
+
+def test_a_stale_sync_is_counted_as_such_and_a_service_that_is_gone_has_no_slices() -> None:
+    text = CLUSTER.partition("events:")[0].replace("delays: {", "delays: {controllerWatch: 700ms, ")
+    text += "events: [{at: 20s, rollout: {workload: web}}, {at: 100s, deleteService: {service: web}}]\n"
+    result = scraped(text)
+    stale = sum(h.kind is HappeningKind.SLICE_SYNC_STALE for h in result.log.happenings)
+    assert values(result, f"{SLICES}syncs", result="stale").get(240, 0) == stale > 0
+    assert values(result, f"{SLICES}num_endpoint_slices")[240] == values(result, f"{SLICES}endpoints_desired")[240] == 0
+    assert values(result, f"{SLICES}changes", operation="delete") == {}  # the garbage collector deletes

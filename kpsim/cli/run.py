@@ -222,9 +222,11 @@ def _check_places(out: Path | None, *files: Path | None) -> None:
 
     if out is not None:
         check_directory(out)
-    for file in files:
-        if file is not None:
-            check_file(file)
+    given = [file for file in files if file is not None]
+    for file in given:
+        check_file(file)
+    if len(given) > len({file.absolute() for file in given}):
+        raise InputError(f"{given[0]}: --metrics and --perfetto write different files: give each its own")
 
 
 def _write(result: "RunResult", out: Path | None, metrics: Path | None, perfetto: Path | None) -> None:

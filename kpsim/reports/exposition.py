@@ -1,17 +1,19 @@
 """The metrics of a run as Prometheus would have stored them: as OpenMetrics text with time stamps, and as a frame.
 
 ``promtool tsdb create-blocks-from openmetrics FILE DIRECTORY`` makes a Prometheus' storage of the text. Each series has the labels
-``job`` and ``instance``, as a Prometheus that scrapes nodes would set them, and ``node``. The series ``up`` is what a Prometheus adds.
+``job`` and ``instance``, as a Prometheus would set them, and those of kube-proxies also ``node``. The series ``up`` is what a
+Prometheus adds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kpsim.errors import InputError
-from kpsim.kubeproxy.metrics import DEFINITIONS, PREFIX, Definition, Histogram, Kind, Labels
+from kpsim.kubeproxy.metrics import Definition, Histogram, Kind, Labels
 from kpsim.reports.columns import Column, frame_of
+from kpsim.reports.sentences import plural
 from kpsim.simulation.clock import wall_ns
-from kpsim.simulation.scraping import JOB, Scrape, Scraper
+from kpsim.simulation.scraping import Scrape, Scraper, Target
 from kpsim.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def scraper_for(interval_ns: int, *, duration_ns: int, nodes: int, families: int
         most = max(1, MOST_SAMPLES // each)
         least = -(-duration_ns // (most * SECOND_NS)) + 1
         raise InputError(
-            f"--scrape-interval {format_duration(interval_ns)}: {scrapes:,} scrapes of {nodes:,} nodes give about"
+            f"--scrape-interval {format_duration(interval_ns)}: {scrapes:,} scrapes of {plural(nodes, 'node')} give about"
             f" {scrapes * each:,} samples, and {MOST_SAMPLES:,} are the most; try {least}s"
         )
     return Scraper(interval_ns)
@@ -60,7 +62,7 @@ def openmetrics_text(scraper: Scraper) -> str:
 
 def metrics_frame(scraper: Scraper) -> "pd.DataFrame":
     """Return a row for each sample, in the order of the text."""
-    return frame_of(_COLUMNS, (sample for _, samples in _families(scraper) for sample in samples))
+    return frame_of(_COLUMNS, (sample for family in _families(scraper) for sample in family.samples()))
 
 
 class _Collector:
@@ -71,80 +73,100 @@ class _Collector:
         from prometheus_client.core import Metric
         from prometheus_client.samples import Timestamp
 
-        for definition, samples in _families(self._scraper):
-            name = definition.name if definition is _UP else PREFIX + definition.name
-            bare = name.removesuffix("_total") if definition.kind is Kind.COUNTER else name
-            metric = Metric(bare, definition.help, definition.kind.value)
-            for sample in samples:
+        for family in _families(self._scraper):
+            metric = Metric(*_named(family.name, family.definition))
+            for sample in family.samples():
                 seconds, nanoseconds = divmod(wall_ns(sample.at_ns), SECOND_NS)
                 metric.add_sample(sample.name, sample.labels, sample.value, Timestamp(seconds, nanoseconds))
             yield metric
 
 
-def _families(scraper: Scraper) -> Iterator[tuple[Definition, Iterator[Sample]]]:
-    """Yield each metric that any target has, with its samples."""
-    by_node: dict[str, list[Scrape]] = {}
+def _named(name: str, definition: Definition) -> tuple[str, str, str]:
+    """The family's name, what it means, and its kind. OpenMetrics has no counter without ``_total``, Kubernetes has."""
+    if definition.kind is not Kind.COUNTER:
+        return name, definition.help, definition.kind.value
+    bare = name.removesuffix("_total")
+    return bare, definition.help, "unknown" if bare == name else "counter"
+
+
+class _Family(NamedTuple):
+    """A metric that a target has, with the scrapes of each series."""
+
+    name: str
+    definition: Definition
+    series: list[tuple[Labels, Sequence[Scrape]]]
+
+    def samples(self) -> Iterator[Sample]:
+        for labels, scrapes in self.series:
+            known = {**_labels_of(scrapes[0].target), **dict(labels)}
+            if self.definition is _UP:
+                yield from (Sample(s.at_ns, self.name, known, float(s.series is not None)) for s in scrapes)
+                continue
+            buckets = [(known | {"le": text}) for text in _bounds(self.definition)]
+            for scrape in scrapes:
+                value = None if scrape.series is None else scrape.series.get((self.definition.name, labels))
+                if value is not None:
+                    yield from _values(scrape.at_ns, self.name, self.definition, known, buckets, value)
+
+
+def _labels_of(target: Target) -> dict[str, str]:
+    labels = {"job": target.job, "instance": target.instance}
+    return {**labels, "node": target.node} if target.node else labels
+
+
+def _families(scraper: Scraper) -> Iterator[_Family]:
+    """Yield each metric that any target has, by name."""
+    by_target: dict[Target, list[Scrape]] = {}
     for scrape in scraper.scrapes:
-        by_node.setdefault(scrape.node, []).append(scrape)
-    if by_node:
-        yield _UP, _ups(scraper, by_node.values())
-    found: dict[str, list[tuple[Labels, Sequence[Scrape]]]] = {}
-    for scrapes in by_node.values():
+        by_target.setdefault(scrape.target, []).append(scrape)
+    found: dict[tuple[str, str], list[tuple[Labels, Sequence[Scrape]]]] = {}
+    for target, scrapes in by_target.items():
         different = {id(scrape.series): scrape.series for scrape in scrapes if scrape.series is not None}
         for name, labels in sorted({key for series in different.values() for key in series}):
-            found.setdefault(name, []).append((labels, scrapes))
-    for definition in sorted(DEFINITIONS):
-        if definition.name in found:
-            yield definition, _samples(scraper, definition, found[definition.name])
+            found.setdefault((target.prefix, name), []).append((labels, scrapes))
+    if by_target:
+        yield _Family("up", _UP, [((), scrapes) for scrapes in by_target.values()])
+    defined = {
+        (target.prefix, definition.name): definition for target in by_target for definition in target.definitions
+    }
+    for (prefix, name), series in sorted(found.items(), key=lambda item: item[0]):
+        yield _Family(prefix + name, defined[prefix, name], series)
 
 
-def _target(scraper: Scraper, node: str) -> dict[str, str]:
-    return {"job": JOB, "instance": scraper.addresses[node], "node": node}
-
-
-def _ups(scraper: Scraper, targets: Iterable[Sequence[Scrape]]) -> Iterator[Sample]:
-    for scrapes in targets:
-        labels = _target(scraper, scrapes[0].node)
-        for scrape in scrapes:
-            yield Sample(scrape.at_ns, "up", labels, float(scrape.series is not None))
-
-
-def _samples(
-    scraper: Scraper, definition: Definition, targets: Iterable[tuple[Labels, Sequence[Scrape]]]
+def _values(
+    at_ns: int,
+    name: str,
+    definition: Definition,
+    known: dict[str, str],
+    buckets: Sequence[dict[str, str]],
+    value: int | Histogram,
 ) -> Iterator[Sample]:
-    name = PREFIX + definition.name
-    for labels, scrapes in targets:
-        known = {**_target(scraper, scrapes[0].node), **dict(labels)}
-        buckets = [(known | {"le": text}) for text in _bounds(definition)]
-        for scrape in scrapes:
-            value = None if scrape.series is None else scrape.series.get((definition.name, labels))
-            match value:
-                case None:
-                    pass
-                case Histogram():
-                    total = 0
-                    for bucket, count in zip(buckets, value.counts, strict=True):
-                        total += count
-                        yield Sample(scrape.at_ns, f"{name}_bucket", bucket, total)
-                    yield Sample(scrape.at_ns, f"{name}_count", known, total)
-                    yield Sample(scrape.at_ns, f"{name}_sum", known, value.sum_ns / SECOND_NS)
-                case _:
-                    yield Sample(scrape.at_ns, name, known, value / SECOND_NS if definition.is_time else value)
+    """The samples of one series at one scrape."""
+    if not isinstance(value, Histogram):
+        yield Sample(at_ns, name, known, value / definition.unit)
+        return
+    total = 0
+    for bucket, count in zip(buckets, value.counts, strict=True):
+        total += count
+        yield Sample(at_ns, f"{name}_bucket", bucket, total)
+    yield Sample(at_ns, f"{name}_count", known, total)
+    yield Sample(at_ns, f"{name}_sum", known, value.total / definition.unit)
 
 
 def _bounds(definition: Definition) -> list[str]:
     """The label ``le`` of each bucket."""
-    return [*(repr(ns / SECOND_NS) for ns in definition.bounds_ns), "+Inf"] if definition.bounds_ns else []
+    return [*(repr(bound / definition.unit) for bound in definition.bounds), "+Inf"] if definition.bounds else []
 
 
 def _label(name: str) -> Column[Sample]:
     return Column(name, "str", "", f"label {name}; empty: the series has none", lambda s: s.labels.get(name, ""))
 
 
+_LABELS = ("node", "instance", "job", "ip_family", "table", "traffic_policy", "code", "operation", "result", "le")
 _COLUMNS: tuple[Column[Any], ...] = (
     Column("at_ns", "int64", "ns", "when it was scraped, since the start of the run", lambda s: s.at_ns),
     Column("at_seconds", "float64", "s", "the same in seconds", lambda s: s.at_ns / SECOND_NS),
     Column("name", "str", "", "of the series, with _bucket, _count or _sum for a histogram", lambda s: s.name),
-    *map(_label, ("node", "instance", "job", "ip_family", "table", "traffic_policy", "code", "le")),
+    *map(_label, _LABELS),
     Column("value", "float64", "", "in seconds where the name says so", lambda s: s.value),
 )

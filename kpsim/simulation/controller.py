@@ -18,6 +18,7 @@ from kpsim.endpointslices import (
     services_for_pod_change,
     slices_of,
 )
+from kpsim.endpointslices.metrics import SliceMetrics
 from kpsim.objects import EndpointSlice, Node, ObjectKey, Pod, Service
 from kpsim.scenario.schema import ControllerSpec, Delays
 from kpsim.simulation.apifaults import SLICES
@@ -59,7 +60,10 @@ class SliceController:
         self._limit = spec.max_endpoints_per_slice
         self._queue = WorkQueue(clock, "controller", spec.workers, SLICES, self._process)
         client = TokenBucket(spec.qps, spec.burst)
-        self._writer = SliceWriter(clock, api, self._queue, self._own_writes, client, delays.slice_write, seed)
+        self.metrics = SliceMetrics(self._limit)
+        self._writer = SliceWriter(
+            clock, api, self._queue, self._own_writes, client, delays.slice_write, seed, metrics=self.metrics
+        )
         self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
 
     def start(self) -> None:
@@ -72,7 +76,9 @@ class SliceController:
         self._topology = self._topology.with_nodes(before.nodes)
         for service in before.services:
             if has_managed_slices(service):
-                for write in self._decide(service).writes:
+                decided = self._decide(service)
+                self.metrics.hold(service.key, decided.apply(slices_of(service, self._seen.slices_of(service.key))))
+                for write in decided.writes:
                     self._api.put(write.slice, 0, 0)
         self._seen = Informers(self._api.state)
         for item in self._api.state.endpoint_slices:
@@ -141,6 +147,7 @@ class SliceController:
         if service is None:
             self._triggers.forget(key)
             self._own_writes.forget(key)
+            self.metrics.hold(key, ())
             self._collect_garbage(key)
         elif not has_managed_slices(service):
             self._queue.take_cause(key)
@@ -149,9 +156,12 @@ class SliceController:
             self._happening(
                 HappeningKind.SLICE_SYNC_STALE, service.key, "the controller has not seen its own last write"
             )
+            self.metrics.synced("stale")
             self._queue.done(key, ok=False)
         else:
             result = self._decide(service)
+            existing = slices_of(service, self._seen.slices_of(key))
+            self.metrics.decided(key, existing, result.apply(existing))
             self._writer.write(key, result.writes, self._queue.take_cause(key), ok=not result.errors)
 
     def _decide(self, service: Service) -> Reconciliation:

@@ -21,9 +21,8 @@ class Controllers:
     def __init__(self, clock: Clock, api: ApiServer, scenario: Scenario, seed: int, log: RunLog) -> None:
         spec = scenario.spec
         limits, delays = spec.controller, spec.delays
-        self._all: list[SliceController | EndpointsController | MirroringController] = [
-            SliceController(clock, api, limits, delays, seed, log)
-        ]
+        self.slices = SliceController(clock, api, limits, delays, seed, log)
+        self._all: list[SliceController | EndpointsController | MirroringController] = [self.slices]
         by_hand = bool(scenario.created_endpoints) or any(isinstance(obj, Endpoints) for obj in scenario.objects)
         if by_hand or spec.endpoints.written:
             self._all.append(EndpointsController(clock, api, spec.endpoints, limits, delays, seed, log))

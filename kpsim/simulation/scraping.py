@@ -1,4 +1,4 @@
-"""Reads the metrics of every kube-proxy of a run at an interval, as a Prometheus would, and changes nothing.
+"""Reads the metrics of every kube-proxy, and of the slice controller, at an interval, as a Prometheus would, and changes nothing.
 
 A scrape sees what its instant has left behind. A process that is gone does not answer; a new one counts from zero.
 """
@@ -6,14 +6,38 @@ A scrape sees what its instant has left behind. A process that is gone does not 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kpsim.kubeproxy.metrics import Series
+from kpsim.endpointslices import metrics as slice_metrics
+from kpsim.kubeproxy import metrics as proxy_metrics
+from kpsim.kubeproxy.metrics import Definition, Series
 
 if TYPE_CHECKING:
     from kpsim.simulation.engine import Run
 
 #: the port of kube-proxy's metrics server (CFG)
 METRICS_PORT = 10249
-JOB = "kube-proxy"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """A process whose metrics are read, with the labels that a Prometheus gives its series."""
+
+    job: str
+    instance: str
+    node: str = ""  #: whose kube-proxy it is; empty: no node's
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its series begin with."""
+        return PREFIXES[self.job]
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        """The metrics that it may have."""
+        return slice_metrics.DEFINITIONS if self.job == CONTROLLER.job else proxy_metrics.DEFINITIONS
+
+
+PREFIXES = {"kube-proxy": proxy_metrics.PREFIX, "kube-controller-manager": slice_metrics.PREFIX}
+CONTROLLER = Target("kube-controller-manager", "kube-controller-manager:10257")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +45,7 @@ class Scrape:
     """What one target answered at a time of the run. ``series`` is None if it did not."""
 
     at_ns: int
-    node: str
+    target: Target
     series: Series | None
 
 
@@ -31,7 +55,6 @@ class Scraper:
 
     interval_ns: int
     scrapes: list[Scrape] = field(default_factory=list)  #: in time order; within an instant in the order of the nodes
-    addresses: dict[str, str] = field(default_factory=dict)  #: of each node, as the label ``instance`` has it
     _due_ns: int = 0
 
     def until(self, run: "Run", next_ns: float) -> None:
@@ -45,11 +68,12 @@ class Scraper:
             if node.name in run.machines.absent:
                 continue  # no Node object, so no target
             ip = node.ips[0]
-            self.addresses.setdefault(node.name, f"[{ip}]:{METRICS_PORT}" if ":" in ip else f"{ip}:{METRICS_PORT}")
+            instance = f"[{ip}]:{METRICS_PORT}" if ":" in ip else f"{ip}:{METRICS_PORT}"
             off = run.machines.is_off(node.name)
             counted = run.machines.netns(node.name).memory.counters
             found = None if off else run.proxies[node.name].scrape(counted)
-            self.scrapes.append(Scrape(self._due_ns, node.name, found))
+            self.scrapes.append(Scrape(self._due_ns, Target("kube-proxy", instance, node.name), found))
+        self.scrapes.append(Scrape(self._due_ns, CONTROLLER, run.controllers.slices.metrics.metrics.series()))
 
 
 @dataclass(frozen=True, slots=True)

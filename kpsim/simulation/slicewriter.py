@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kpsim.endpointslices import ExpectationTracker, SliceWrite, WriteVerb
+from kpsim.endpointslices.metrics import SliceMetrics
 from kpsim.objects import ObjectKey
 from kpsim.scenario.quantities import Delay
 from kpsim.simulation.apiserver import ApiServer
@@ -26,6 +27,8 @@ class SliceWriter:
         client: TokenBucket,
         takes: Delay,
         seed: int,
+        *,
+        metrics: SliceMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._api = api
@@ -34,12 +37,15 @@ class SliceWriter:
         self._client = client
         self._takes = takes
         self._seed = seed
+        self._metrics = metrics  #: None: those of the controller are not known
         self._calls: Counter[ObjectKey] = Counter()  #: API calls for each slice, so that each has a number
 
     def write(self, key: ObjectKey, writes: Sequence[SliceWrite], cause: Cause, *, ok: bool) -> None:
         """Send one API call after the other. The key stays in work until the last call has returned; the first error ends them."""
         subject = self._queue.subject
         if not writes:
+            if self._metrics is not None:
+                self._metrics.synced("success" if ok else "error")
             self._clock.at(self._clock.now_ns, Rank.CONTROLLER, subject, lambda: self._queue.done(key, ok=ok))
             return
         first, rest = writes[0], writes[1:]
@@ -51,6 +57,8 @@ class SliceWriter:
 
         def arrive() -> None:
             done = self._call(first, cause)
+            if done and self._metrics is not None:
+                self._metrics.wrote(key, first.verb)
             further = rest if done else ()
             self._clock.at(at_ns, Rank.CONTROLLER, subject, lambda: self.write(key, further, cause, ok=ok and done))
 
