@@ -97,7 +97,7 @@ golden: setup ## Only the comparison with the recordings of the real kube-proxy
 	$(BIN)/python -m pytest tests/golden
 
 # Exit code 1 if the model and this machine's kernel disagree anywhere; what was found is then in tests/kernel/cases.
-fuzz: setup system-packages ## Random input, model against Linux, or for every command: make fuzz [SUBJECT=packets|rulesets|hostile|diff] [MODE=nftables] [MINUTES=10] [SEED=n]
+fuzz: setup system-packages ## Random input, model against Linux, or for every command: make fuzz [SUBJECT=packets|rulesets|hostile|diff|faults] [MODE=nftables] [MINUTES=10] [SEED=n]
 	$(BIN)/python -m fuzz $(SUBJECT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(filter packets,$(SUBJECT)),--mode $(MODE))
 
 bench: setup ## Measure speed: make bench [BENCH=benchmarks/test_connections.py]

@@ -12,6 +12,7 @@ from importlib import import_module
 SUBJECTS: Mapping[str, str] = {
     "packets": "fuzz.fuzzing",  #: random clusters, probes and packet sequences, in the model and in Linux
     "diff": "fuzz.comparing",  #: random clusters and changes of them: whether diff finds what probes find
+    "faults": "fuzz.fault_fuzzing",  #: random faults in runs: whether all rules are right long afterwards
     "hostile": "fuzz.hostile",  #: input of every kind, spoilt, for every command: never exit code 3
     "ipsets": "fuzz.ipset_fuzzing",  #: random ipsets and rules that look them up, in the model and in Linux
     "nft": "fuzz.nft_fuzzing",  #: random rules of nft, read by the model and by nft

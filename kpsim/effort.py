@@ -17,6 +17,7 @@ POD_PROBE_S = 10e-6  #: a kubelet's probe of one container
 SYNC_S = 1e-3  #: a sync
 SYNC_ENDPOINT_S = 30e-6  #: an endpoint, in a sync
 WRITE_S = 100e-6  #: a write that one node hears of
+FILLED_S = 8e-6  #: a connection of others that is put into a table
 LAB_PROBE_S = 10e-3  #: a probe that Linux gets too, with its share of the waits between packets
 LAB_CLUSTER_S = 0.8  #: namespaces, links and rules of a random cluster's nodes
 

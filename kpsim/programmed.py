@@ -5,6 +5,7 @@ kept one still says what the kernel held then. Connections, affinity and counter
 and ``netfilter.Netns`` remembers them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -54,6 +55,11 @@ class Programmed:
         if isinstance(wanted, Origin):
             return wanted in self._rules_by_origin or wanted in self._served
         return any(origin.role is wanted for origin in (*self._rules_by_origin, *self._served))
+
+    @property
+    def origins(self) -> Iterable[Origin]:
+        """The reasons for which something exists, as :meth:`has` knows them."""
+        return chain(self._rules_by_origin, self._served)
 
     def rules_of(self, origin: Origin) -> tuple[Rule, ...]:
         """The rules that exist for exactly this reason, or have an element that does. Their order means nothing."""

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kpsim.addresses import Family
-from kpsim.backends import Backend, IpvsConnections, MachineView, Plans, SyncRequest, Transaction
+from kpsim.backends import (
+    NONE_REFUSED,
+    Backend,
+    IpvsConnections,
+    MachineView,
+    Plans,
+    Refusals,
+    SyncRequest,
+    Transaction,
+)
 from kpsim.bulk import without_collector
 from kpsim.cluster import Event
 from kpsim.config import HostInterface, ProxierSettings, cidrs_of_family
@@ -225,20 +234,22 @@ class Proxier:
         """The result of a sync that does not run: the kernel's state is unchanged."""
         return SyncResult(ran=False, transaction=Transaction(success=False, held=self.held))
 
-    def sync(self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple, *, refuse: bool = False) -> SyncResult:
+    def sync(
+        self, now_ns: int, flows: Callable[[], Iterable[UdpFlow]] = tuple, *, refused: Refusals = NONE_REFUSED
+    ) -> SyncResult:
         """Runs the sync loop once, in no time (I-13.4).
 
-        ``flows`` lists the conntrack table; it is called only if the sync needs the table. With ``refuse`` the
-        backend's tool refuses the document. The caller deletes ``conntrack_deleted`` from its table.
+        ``flows`` lists the conntrack table; it is called only if the sync needs the table. The stages ``refused``
+        fail. The caller deletes ``conntrack_deleted`` from its table.
         """
-        return self.end_sync(self.begin_sync(now_ns, refuse=refuse), now_ns, flows)
+        return self.end_sync(self.begin_sync(now_ns, refused=refused), now_ns, flows)
 
     @property
     def why_left(self) -> Callable[[UdpFlow], CleanUp]:
         """Says why a clean-up of now would leave a connection; NOT_RUN: it would delete it (CT-2)."""
         return partial(self._udp_frontends.why_left, maps=self.maps)
 
-    def begin_sync(self, now_ns: int, *, refuse: bool = False) -> SyncResult:
+    def begin_sync(self, now_ns: int, *, refused: Refusals = NONE_REFUSED) -> SyncResult:
         """Runs the sync loop up to the moment at which the rules are loaded, for a caller whose syncs take time.
 
         The caller hands the result to :meth:`end_sync` when that time is over.
@@ -246,7 +257,7 @@ class Proxier:
         if not self.initialised:
             return self.no_sync()
         with without_collector():
-            return self._sync(now_ns, refuse)
+            return self._sync(now_ns, refused)
 
     def end_sync(
         self,
@@ -272,12 +283,12 @@ class Proxier:
             deleted = self._after_success(now_ns, result, flows, now_ns if loaded_ns is None else loaded_ns)
         return replace(result, conntrack_deleted=tuple(deleted)) if deleted else result
 
-    def _sync(self, now_ns: int, refuse: bool) -> SyncResult:
+    def _sync(self, now_ns: int, refused: Refusals) -> SyncResult:
         full = self._next_is_full(now_ns)
         service_changes, checkout = self._take_changes()
         changed = dict.fromkeys((*service_changes, *checkout.changes))
         plans = {key: self._plans(key) for key in (self._all_services(changed) if full else changed)}
-        request = SyncRequest(full, now_ns, self.maps.endpoint_total, plans, self._machine, refused=refuse)
+        request = SyncRequest(full, now_ns, self.maps.endpoint_total, plans, self._machine, refused=refused)
         transaction = self.backend.sync(request, self.held)
         self.held = transaction.held
         full = full or transaction.became_full

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpsim.addresses import Family, format_ip, join_host_port
+from kpsim.backends import NONE_REFUSED, RULES_FAIL
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, EventType, through_selector
 from kpsim.config import resolve
@@ -242,7 +243,9 @@ class Replay:
         if skip:
             result = self.proxier.no_sync()
         else:
-            result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refuse=refuse)
+            result = self.proxier.sync(
+                self.now_ns, lambda: list(self.flows), refused=RULES_FAIL if refuse else NONE_REFUSED
+            )
         self._ipvs_connections.forget(before, self.proxier.held)
         for flow in result.conntrack_deleted:
             self.flows.pop(flow, None)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kpsim.addresses import Family
+from kpsim.backends import NONE_REFUSED, RULES_FAIL, Refusals
 from kpsim.backends.table import make_backend
 from kpsim.cluster import ClusterState, Event, through_selector
 from kpsim.config import Host, Mode, ProxierSettings, ProxyConfig, resolve
@@ -162,9 +163,9 @@ class Rig:
         seen = through_selector(event, self.settings.node_name)
         return seen is not None and self.proxier.on_event(seen, self.now_ns)
 
-    def sync(self, after_s: float = 1, *, refuse: bool = False) -> SyncResult:
+    def sync(self, after_s: float = 1, *, refuse: bool = False, refused: Refusals = NONE_REFUSED) -> SyncResult:
         self.now_ns += round(after_s * SECOND_NS)
-        result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refuse=refuse)
+        result = self.proxier.sync(self.now_ns, lambda: list(self.flows), refused=RULES_FAIL if refuse else refused)
         self.flows = [flow for flow in self.flows if flow not in result.conntrack_deleted]
         return result
 

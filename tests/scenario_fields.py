@@ -37,6 +37,12 @@ CLIENT_FIELDS = (
     "loadBalancer.unhealthyConnections", "traffic.happyEyeballs", "traffic.keepAlive", "traffic.retries",
 )  # fmt: skip
 
+#: fields that ``test_fault_fields`` shows to matter: these and all below them
+FAULT_FIELDS = (
+    "events.failSyncs.part", "events.flushRules", "events.holdLock", "events.crashProxy", "events.writeProxyConfig",
+    "events.setConntrackMax", "events.fillConntrack", "events.slowLoadBalancer", "events.losePackets", "events.clockSkew",
+)  # fmt: skip
+
 
 def _within(path: tuple[str, ...], listed: tuple[str, ...]) -> bool:
     return any(f"{'.'.join(path)}.".startswith(f"{field}.") for field in listed)
@@ -48,6 +54,10 @@ def is_dial(path: tuple[str, ...]) -> bool:
 
 def is_of_clients(path: tuple[str, ...]) -> bool:
     return _within(path, CLIENT_FIELDS)
+
+
+def is_fault(path: tuple[str, ...]) -> bool:
+    return _within(path, FAULT_FIELDS)
 
 
 def observe(content: Json) -> str:

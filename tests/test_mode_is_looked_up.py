@@ -22,7 +22,7 @@ OTHER_MEANINGS = (
     "manifests/proxy_config.py", "manifests/proxy_flags.py", "manifests/installers.py", "verify/drawing/clusters.py", "dialects/__init__.py",
     "dialects/iptables/dialect.py", "backends/ipvs/__init__.py",
     "comparison/behaviour/reasons_of_ipvs.py", "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py", "verify/intent/settings.py",
-    "verify/intent/judging.py", "lab/tools/variants.py", "lab/tools/iptables.py", "lab/tools/nft.py",
+    "verify/intent/judging.py", "scenario/fault_schema.py", "lab/tools/variants.py", "lab/tools/iptables.py", "lab/tools/nft.py",
 )  # fmt: skip
 #: where one dialect may be imported: a backend writes for one tool, a tool of the lab loads rules with one tool
 OF_ONE_TOOL = ("backends/", "dialects/", "lab/tools/")

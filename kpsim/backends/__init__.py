@@ -6,6 +6,7 @@ memory of one kube-proxy process, for one family. The kernel's state is not in t
 that was off need no method of their own: they are values given to the next call. ``table`` lists the modes.
 """
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
@@ -24,6 +25,29 @@ Document = Callable[[], str]
 
 #: the plans of some Services; a Service without plans is gone
 Plans = Mapping[ServiceKey, tuple[ServicePlan, ...]]
+
+
+class Stage(enum.Enum):
+    """A part of a sync that can fail by itself (CP-13)."""
+
+    JUMPS = "chains and jumps"  #: what iptables' modes create one by one (I-3, IPVS-8.2); part of full syncs only
+    RULES = "rules"  #: the restore document, or the main transaction
+    STALE = "stale chains"  #: listing them (I-13.5), or the transaction that deletes them (NFT-8.4)
+
+
+#: what fails in a sync
+Refusals = frozenset[Stage]
+NONE_REFUSED: Refusals = frozenset()
+RULES_FAIL: Refusals = frozenset((Stage.RULES,))
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Chains without rules by which a process notices that somebody deleted the kernel's chains (I-14)."""
+
+    tables: tuple[str, ...]  #: in the order in which the chain is created; that of the first is looked up regularly
+    missing: Callable[[Programmed], tuple[str, ...]]  #: the tables that lack the chain
+    plant: Callable[[Programmed], Programmed]  #: creates the chain where it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +72,9 @@ class Traits:
     unverified: str = ""
     #: protocol and port of Services whose packets the kernel treats in a way that is not modelled, and what it does
     unmodelled_ports: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    canary: Canary | None = None  #: how the mode notices that its chains are gone; None: it does not
+    #: the calls of a sync that wait for the xtables lock one after the other, each with what fails if it waits in vain
+    locked: tuple[Refusals, ...] = ()
     #: fields of a recording's ``host`` that the mode has no use for
     unused_host_fields: frozenset[str] = frozenset()
     #: metrics that are read from the kernel's named counters when somebody asks (CP-11.1), with the counters' names
@@ -82,7 +109,7 @@ class SyncRequest:
     endpoint_total: int  #: over all service ports, unused endpoints included (I-12.3)
     changed: Plans
     machine: MachineView
-    refused: bool = False  #: fault injection: the tool refuses the document and changes nothing
+    refused: Refusals = NONE_REFUSED  #: fault injection: what fails, and then changes nothing
 
 
 class RuleCount(NamedTuple):

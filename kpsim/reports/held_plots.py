@@ -39,6 +39,8 @@ HELD_COLOR = {
     Held.STATE: "#7a1f00",
     Held.BROKEN: "#b08bd0",
     Held.ABSENT: "#d8dadd",
+    Held.REMOVED: "#5c6f2b",
+    Held.NETWORK: "#8a8fb5",
     Held.POLICY: INK,
 }
 

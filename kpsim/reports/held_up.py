@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kpsim.reports.faultspells import without_rules
 from kpsim.reports.local_policy import HealthTimeline, health_timelines, service_of
 from kpsim.reports.ways import NEVER_NS, Reach, Ways
 from kpsim.simulation.runlog import (
@@ -45,12 +46,14 @@ class Held(enum.StrEnum):
     STATE = "state"  #: a connection entry, or another memory of a node, overrode the rules
     BROKEN = "broken"  #: an open connection came to its end: no rule could have kept it
     ABSENT = "absent"  #: nobody was there who could answer
+    REMOVED = "removed"  #: another program had removed the node's rules
+    NETWORK = "network"  #: a link lost the packet
     POLICY = "policy"  #: rules, policies and limits that were what they should be
 
     @property
     def of_time(self) -> bool:
         """Whether the connection would have gone well somewhat earlier, or later."""
-        return self not in (Held.STATE, Held.BROKEN, Held.ABSENT, Held.POLICY)
+        return self not in (Held.STATE, Held.BROKEN, Held.ABSENT, Held.REMOVED, Held.NETWORK, Held.POLICY)
 
 
 HELD_MEANING = {
@@ -65,6 +68,8 @@ HELD_MEANING = {
     Held.STATE: "a node remembered it otherwise",
     Held.BROKEN: "an open connection ended",
     Held.ABSENT: "nobody was there to answer",
+    Held.REMOVED: "somebody had removed the node's rules",
+    Held.NETWORK: "a link lost the packet",
     Held.POLICY: "rules and policies as they should be",
 }
 
@@ -121,6 +126,8 @@ class _Finder:
     """Asks the ways of a run's changes where the one was that a connection wanted."""
 
     def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._removed: dict[str, list[tuple[int, int]]] = {}  #: by node: stretches without rules that were flushed
         self._nodes = log.nodes
         self._ways = Ways(log)
         self._health = health_timelines(log)
@@ -150,8 +157,8 @@ class _Finder:
             return Held.BROKEN
         if c.cause is Reason.ASYMMETRIC_REPLY and c.traffic_policy == "Local" and c.endpoint_node != c.node:
             return self._of_local(c)  # ipvs mode falls back to the endpoints of other nodes (IPVS-5.1)
-        if c.cause in _POLICY:
-            return Held.POLICY
+        if (found := self._of_kernel(c)) is not None:
+            return found
         if c.endpoint:
             return self._led_astray(c)
         match c.cause:
@@ -168,6 +175,21 @@ class _Finder:
                 return _of_node(self._ways.of_service(c.node, _family(c), service_of(c.service), c.decisive_ns), c)
             case _:
                 return Held.POLICY
+
+    def _of_kernel(self, c: Connection) -> Held | None:
+        """Return why no news would have helped: limits, links, or rules that were removed. None: it may have."""
+        if c.cause in _POLICY:
+            return Held.POLICY
+        if c.cause is Reason.PACKET_LOST:
+            return Held.NETWORK
+        of_rules = c.cause in (Reason.NOT_CAPTURED, Reason.OTHER)
+        return Held.REMOVED if of_rules and self._without_rules(c.node, c.decisive_ns) else None
+
+    def _without_rules(self, node: str, now_ns: int) -> bool:
+        """Return whether the node lacked rules that somebody had removed."""
+        if node not in self._removed:
+            self._removed[node] = [(a, b) for a, b, _ in without_rules(self._log, node)]
+        return any(a <= now_ns <= b for a, b in self._removed[node])
 
     def _of_local(self, c: Connection) -> Held:
         """The node had no endpoint of its own, and the policy Local allows no other."""

@@ -159,7 +159,13 @@ def external_local(log: RunLog) -> list[Connection]:
 
 
 #: causes of drops that are not due to the Local policy
-NOT_OF_THE_POLICY = (Reason.SOURCE_RANGES, Reason.RATE_LIMITED, Reason.NO_HAIRPIN, Reason.REVERSE_PATH)
+NOT_OF_THE_POLICY = (
+    Reason.SOURCE_RANGES,
+    Reason.RATE_LIMITED,
+    Reason.NO_HAIRPIN,
+    Reason.REVERSE_PATH,
+    Reason.PACKET_LOST,
+)
 
 
 def is_local_drop(c: Connection) -> bool:

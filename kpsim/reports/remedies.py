@@ -187,6 +187,11 @@ _ROWS: dict[Reason, _Row] = {
     Reason.TABLE_FULL: _fixed(
         Reason.TABLE_FULL, "raise nf_conntrack_max (conntrack.maxPerCore), or shorten the timeouts", "CT-7.2, CFG-4"
     ),
+    Reason.PACKET_LOST: _fixed(
+        Reason.PACKET_LOST,
+        "let clients wait long enough for repeated SYNs (1 s, 3 s, 7 s), and let those that send datagrams ask again",
+        "CT-9",
+    ),
     Reason.NO_HAIRPIN: _fixed(
         Reason.NO_HAIRPIN, "set the hairpin mode of the pods' bridge ports (kubelet's or the plugin's hairpinMode)", "K-2.6"
     ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kpsim.errors import printable
+from kpsim.reports.faultspells import fault_band
 from kpsim.reports.local_policy import HealthTimeline, bin_width_ns, health_timelines, in_rotation, usable
 from kpsim.reports.nodestates import node_spells
 from kpsim.reports.sentences import duration, instant
@@ -31,7 +32,9 @@ DONE = frozenset(
         HappeningKind.NODE_CORDONED, HappeningKind.NODE_UNCORDONED, HappeningKind.NODE_ADDED, HappeningKind.NODE_DELETED,
         HappeningKind.ROLLING_UPGRADE, HappeningKind.ROLLING_UPGRADE_DONE, HappeningKind.SERVICE_CREATED,
         HappeningKind.SERVICE_PATCHED, HappeningKind.PROXY_STOPPED, HappeningKind.PROXY_STARTED, HappeningKind.SYNCS_FAIL,
-        HappeningKind.RULES_LOADED, HappeningKind.POD_CRASHED,
+        HappeningKind.RULES_LOADED, HappeningKind.POD_CRASHED, HappeningKind.RULES_FLUSHED, HappeningKind.LOCK_HELD,
+        HappeningKind.PROXY_CRASHED, HappeningKind.CONNTRACK_MAX, HappeningKind.CONNTRACK_FILLED, HappeningKind.BALANCER_SLOW,
+        HappeningKind.PACKETS_LOST, HappeningKind.CLOCK_SKEW,
     }
 )  # fmt: skip
 
@@ -99,7 +102,7 @@ def timeline_of(log: RunLog, traces: Sequence[KeptTrace] = ()) -> Timeline | Non
 _LEGEND = (
     ("dropped", "dropped"), ("rejected", "rejected"), ("failed", "failed"), ("misdelivered", "misdelivered"),
     ("sent", "sent"), ("rotation", "load balancer sends here"), ("endpoint", "has a usable endpoint"),
-    ("behind", "rules behind the slices"), ("rules", "new rules in force"), ("off", "machine off"), ("cordoned", "cordoned or draining"),
+    ("behind", "rules behind the slices"), ("fault", "something is broken"), ("rules", "new rules in force"), ("off", "machine off"), ("cordoned", "cordoned or draining"),
     ("done", "what was done"), ("followed", "what followed"),
 )  # fmt: skip
 
@@ -246,11 +249,11 @@ def _chosen_nodes(log: RunLog, bins: _Bins) -> list[str]:
 
 
 def _node_lane(log: RunLog, node: str, bins: _Bins, links: _Links, timelines: _Timelines) -> Lane:
-    """Losses at the node, above three bands: rotation, endpoints, and the rules against the slices."""
+    """Losses at the node, above bands: rotation, endpoints, the rules against the slices, and faults if there are any."""
     marks, most = _loss_marks(node, bins.lost_at.get(node, {}), bins, links, TALL // 2)
     top = TALL // 2 + 4 if node in bins.lost_at else 4
     known = {service: each for (service, name), each in timelines.items() if name == node}
-    bands = [_rotation(log, known), _endpoints(log, node, known), _rules(log, node)]
+    bands = [_rotation(log, known), _endpoints(log, node, known), _rules(log, node), fault_band(log, node)]
     for number, band in enumerate(each for each in bands if each):
         y = top + number * (BAND + 3)
         marks += [Mark(kind, _ms(a), y, max(_ms(b - a), 0.001), BAND, title) for kind, a, b, title in band]

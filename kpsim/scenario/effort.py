@@ -6,6 +6,7 @@ from math import ceil
 from kpsim.backends.table import traits_of
 from kpsim.effort import (
     CONNECTION_S,
+    FILLED_S,
     PACKET_S,
     POD_PROBE_S,
     PROBE_S,
@@ -29,6 +30,7 @@ from kpsim.scenario.event_schema import (
 from kpsim.scenario.load_balancer_schema import Check
 from kpsim.scenario.loading import Scenario
 from kpsim.scenario.service_names import qualified
+from kpsim.scenario.settings import filled
 from kpsim.scenario.workload_schema import Kind, Probe, Workload
 from kpsim.units import SECOND_NS
 
@@ -85,6 +87,7 @@ def effort_of(scenario: Scenario) -> Effort:
         # a partial sync writes the Service that changed (CP-9)
         + partial * (SYNC_S + of_service * SYNC_ENDPOINT_S)
         + writes * nodes * WRITE_S
+        + sum(filled(spec, scenario.proxy).values()) * FILLED_S
     )
     told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (asked, "probes of pods"), (nodes + partial, "syncs")) if number >= 1]  # fmt: skip
     return Effort(seconds, ", ".join(told) or "nothing to do")

@@ -6,6 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from kpsim.scenario.api_server_schema import ApiServerBusy, ApiServerDown, ApiServerSlow, CloseWatches, CutOff
+from kpsim.scenario.fault_schema import (
+    ClockSkew,
+    CrashProxy,
+    FillConntrack,
+    FlushRules,
+    HoldLock,
+    LosePackets,
+    SetConntrackMax,
+    SlowLoadBalancer,
+    WriteProxyConfig,
+)
 from kpsim.scenario.node_schema import Name, Positive
 from kpsim.scenario.quantities import Delay, DurationNs, Part, exactly_one, file_name
 from kpsim.scenario.service_names import ServiceName, SliceName
@@ -200,6 +211,17 @@ class RestartProxy(Part):
     down_ns: DurationNs = 0
 
 
+class SyncPart(enum.StrEnum):
+    """What fails of a sync.
+
+    ``rules``: the restore document, or the main transaction. ``staleChains``: of iptables the list of chains, so that none is deleted
+    (I-13.5); of nftables their deletion, so that the sync becomes full (CP-13). ipvs mode has no such part.
+    """
+
+    RULES = "rules"
+    STALE_CHAINS = "staleChains"
+
+
 class FailSyncs(Part):
     """Loading the rules fails: in the next ``count`` syncs, or in every sync that starts within ``for`` a while.
 
@@ -209,6 +231,7 @@ class FailSyncs(Part):
 
     nodes: tuple[Name, ...] = ()
     """Default: all."""
+    part: SyncPart = SyncPart.RULES
     count: Positive | None = None
     lasting_ns: Annotated[DurationNs | None, Field(alias="for")] = None
 
@@ -308,6 +331,15 @@ class ActionKind(enum.StrEnum):
     API_SERVER_BUSY = "api_server_busy"
     CUT_OFF = "cut_off"
     CLOSE_WATCHES = "close_watches"
+    FLUSH_RULES = "flush_rules"
+    HOLD_LOCK = "hold_lock"
+    CRASH_PROXY = "crash_proxy"
+    WRITE_PROXY_CONFIG = "write_proxy_config"
+    SET_CONNTRACK_MAX = "set_conntrack_max"
+    FILL_CONNTRACK = "fill_conntrack"
+    SLOW_LOAD_BALANCER = "slow_load_balancer"
+    LOSE_PACKETS = "lose_packets"
+    CLOCK_SKEW = "clock_skew"
 
 
 class ScenarioEvent(Part):
@@ -355,6 +387,15 @@ class ScenarioEvent(Part):
     api_server_busy: ApiServerBusy | None = None
     cut_off: CutOff | None = None
     close_watches: CloseWatches | None = None
+    flush_rules: FlushRules | None = None
+    hold_lock: HoldLock | None = None
+    crash_proxy: CrashProxy | None = None
+    write_proxy_config: WriteProxyConfig | None = None
+    set_conntrack_max: SetConntrackMax | None = None
+    fill_conntrack: FillConntrack | None = None
+    slow_load_balancer: SlowLoadBalancer | None = None
+    lose_packets: LosePackets | None = None
+    clock_skew: ClockSkew | None = None
 
     @model_validator(mode="after")
     def _one_action(self) -> "ScenarioEvent":

@@ -23,7 +23,7 @@ from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references, idle_balancing, idle_labels, idle_timeouts, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
-from kpsim.scenario.settings import check_settings
+from kpsim.scenario.settings import check_fills, check_settings
 from kpsim.scenario.taken import take_objects
 
 
@@ -157,6 +157,8 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         )
     config = None if complaints else replace(config_from_json(proxy_json), **objects.exact)  # type: ignore[arg-type]
     findings += check_settings(spec.nodes, config, document)
+    if config is not None and not findings:
+        findings += check_fills(spec, config, document)
     if not problems:
         findings += check_references(spec, objects.services, objects.later_services, document)
     problems += problems_of(findings)

@@ -305,6 +305,14 @@ def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, pa
         event.load_rules,
         event.cut_off,
         event.close_watches,
+        event.flush_rules,
+        event.hold_lock,
+        event.crash_proxy,
+        event.write_proxy_config,
+        event.set_conntrack_max,
+        event.fill_conntrack,
+        event.lose_packets,
+        event.clock_skew,
     ):
         if placed is not None:
             yield from _known(placed.nodes, names.nodes, (*inner, "nodes"), "node")
@@ -324,6 +332,9 @@ def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, pa
     for change in (event.patch_service, event.delete_service, event.delete_endpoint_slice):
         if change is not None and change.service is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")
+    if event.slow_load_balancer is not None:
+        named = [qualified(name) for name in event.slow_load_balancer.services]
+        yield from _known(named, names.services, (*inner, "services"), "Service")
 
 
 def _workload_action_problems(spec: ScenarioSpec, event: ScenarioEvent, path: Path) -> _Found:

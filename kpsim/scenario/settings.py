@@ -12,7 +12,10 @@ from kpsim.nodes import overwritten, pod_interface_of, sysctls_of
 from kpsim.scenario.document import Document
 from kpsim.scenario.node_schema import Nodes
 from kpsim.scenario.nodes import ClusterNode, cluster_nodes
+from kpsim.scenario.schema import ScenarioSpec
 from kpsim.sysctls import Sysctls, complaint
+
+MOST_FILLED = 2_000_000  #: connections of others in all tables: each takes a kilobyte
 
 
 def kernel_settings(node: ClusterNode, proxy: ProxyConfig) -> Sysctls:
@@ -44,6 +47,33 @@ def check_settings(nodes: Nodes, proxy: ProxyConfig | None, document: Document) 
             for name, words in overwritten(node.sysctls, kernel_settings(node, proxy)):
                 found.setdefault(_place(nodes, number, name), words)
     return [document.finding(message, path) for path, message in found.items()]
+
+
+def filled(spec: ScenarioSpec, proxy: ProxyConfig) -> dict[int, int]:
+    """Return how many connections of others each ``fillConntrack`` event puts into tables at most, by its position."""
+    limits = {node.name: kernel_settings(node, proxy).nf_conntrack_max for node in cluster_nodes(spec.nodes)}
+    found = {}
+    for number, event in enumerate(spec.events):
+        if (fill := event.fill_conntrack) is not None:
+            rooms = [limits.get(name, 0) for name in fill.nodes or limits]
+            found[number] = sum(
+                room if fill.entries is None else min(fill.entries, room or fill.entries) for room in rooms
+            )
+    return found
+
+
+def check_fills(spec: ScenarioSpec, proxy: ProxyConfig, document: Document) -> list[Finding]:
+    """Return the event with which tables would hold more connections of others than a run keeps."""
+    total = 0
+    for number, entries in filled(spec, proxy).items():
+        total += entries
+        if total > MOST_FILLED:
+            words = (
+                f"{total:,} connections of others in all, and a run keeps at most {MOST_FILLED:,}: name fewer nodes, or give"
+                " them smaller tables (proxy.conntrack)"
+            )
+            return [document.finding(words, ("events", number, "fillConntrack"))]
+    return []
 
 
 def _refused(nodes: Nodes) -> Iterator[tuple[Path, str]]:

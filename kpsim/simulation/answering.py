@@ -11,6 +11,7 @@ from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target
 from kpsim.fabric import Arrival, Fabric, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.packet import Packet
+from kpsim.simulation.packetloss import OUTSIDE, PacketLoss
 from kpsim.simulation.podlife import PodLife
 
 #: whether a pod that answers at a target is an endpoint of the Service that was dialled; the name is the node's whose
@@ -39,11 +40,13 @@ class RunWorld:
         at_ip: Callable[[str], Sequence[PodLife]],
         off: Collection[str],
         version: Callable[[], int],
+        losses: PacketLoss,
     ) -> None:
         self._fabric = fabric
         self._at_ip = at_ip
         self._off = off
         self._version = version
+        self._losses = losses
         self._heard = -1  #: the version of what is known to listen
         self._listening: dict[tuple[str, Target], PodLife | None] = {}
         self._serves: Serves | None = None
@@ -67,10 +70,15 @@ class RunWorld:
         return self._fabric.origin(packet, node)
 
     def next_node(self, packet: Packet, next_hop: int, node: str) -> Arrival | None:
-        return self._fabric.next_node(packet, next_hop, node)
+        found = self._fabric.next_node(packet, next_hop, node)
+        self._losses.cross(node, OUTSIDE if found is None else found.node)
+        return found
 
     def entrance(self, place: Place, packet: Packet, node: str) -> Arrival | None:
-        return self._fabric.entrance(place, packet, node)
+        found = self._fabric.entrance(place, packet, node)
+        if found is not None and place.whose is Whose.OUTSIDE:
+            self._losses.cross(OUTSIDE, found.node)
+        return found
 
     # ------------------------------------------------------------------------------------------------------------- ends
 
@@ -80,6 +88,8 @@ class RunWorld:
             self.recording.to_server = False  # the answer follows
         if end.whose is Whose.OUTSIDE:
             self.taken = self._relay(packet) if self._relay is not None else None
+            for at_node, _ in self.taken.dials if self.taken is not None else ():
+                self._losses.cross(OUTSIDE, at_node)
             return self.taken or Absent("no machine outside has this address")
         if self.listener(end, Target.of(packet)) is not None:
             return Answers()

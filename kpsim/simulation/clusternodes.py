@@ -22,6 +22,7 @@ from kpsim.simulation.disruption import disruption
 from kpsim.simulation.evictions import Drains
 from kpsim.simulation.kubeproxy import KubeProxy
 from kpsim.simulation.loadbalancer import LoadBalancer
+from kpsim.simulation.machines import Machines
 from kpsim.simulation.manifest import CREATED, node_object, timestamp
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.simulation.workloads import CORDON, DOWN, SHUTDOWN, Workloads
@@ -55,6 +56,8 @@ class Actors:
     proxies: Mapping[str, KubeProxy]
     load_balancers: Sequence[LoadBalancer]
     machines: Power
+    kernels: Machines
+    skews: dict[str, int]  #: by how many nanoseconds a node's clock is ahead of the masters'
 
 
 @dataclass(slots=True)

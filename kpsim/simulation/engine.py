@@ -75,7 +75,8 @@ class Run:
         self.api = ApiServer(ApiFaults(spec.events, seed, spec.duration_ns))
         self.api.watch(EndpointWatch(self.log).on_change)
         self.api.watch(PodWatch(self.log).on_change)
-        self.workloads = Workloads(self.clock, self.api, spec, seed, self.log)
+        self.skews: dict[str, int] = {}
+        self.workloads = Workloads(self.clock, self.api, spec, seed, self.log, self.skews)
         self.controllers = Controllers(self.clock, self.api, scenario, seed, self.log)
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
         self.machines = Machines(
@@ -83,7 +84,7 @@ class Run:
             walk_all=scenario.walk_all, beside=scenario.beside, strays=stray_pods(spec.workloads, self.nodes),
         )  # fmt: skip
         objects = (*scenario.objects, *scenario.created.values())
-        cidrs = service_cidrs(
+        self.service_cidrs = cidrs = service_cidrs(
             [obj for obj in objects if isinstance(obj, Service)],
             self.nodes,
             [obj for obj in objects if isinstance(obj, ServiceCIDR)],
@@ -102,6 +103,7 @@ class Run:
                 families=cluster_families(spec.nodes),
                 service_cidrs=cidrs,
                 spec=spec.kube_proxy,
+                skews=self.skews,
             )
             for node in self.nodes
         }
@@ -116,6 +118,7 @@ class Run:
                 known=known,
                 dial=PortProbe(self.clock, self.machines, {node.name: node for node in self.nodes}, known),
                 serving=partial(serving_nodes, self.api, key),
+                losses=self.machines.losses,
             )
             for key in self._balanced_services()
             for known in (self._known(key),)
@@ -166,7 +169,15 @@ class Run:
             self.clock,
             self.scenario,
             self.seed,
-            Actors(self.api, self.workloads, self.proxies, tuple(self.balancers.values()), Power(self)),
+            Actors(
+                self.api,
+                self.workloads,
+                self.proxies,
+                tuple(self.balancers.values()),
+                Power(self),
+                self.machines,
+                self.skews,
+            ),
             self.log,
         ).plan()
         self._start_traffic()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
-from kpsim.addresses import Family
 from kpsim.objects import Endpoints, EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.endpoints import endpoints_object_key, patched_endpoints, stored_endpoints
@@ -21,7 +20,7 @@ from kpsim.scenario.event_schema import (
     SetLiveness,
     SetReadiness,
 )
-from kpsim.scenario.nodes import cluster_nodes, joining
+from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import patched, patched_slice, service_object_key, slice_object_key, slices_named
 from kpsim.simulation.apievents import ApiEvents
@@ -30,10 +29,11 @@ from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.manifest import stored_service, timestamp
+from kpsim.simulation.networkevents import NetworkEvents
 from kpsim.simulation.nodeevents import NodeEvents
 from kpsim.simulation.podlife import PodLife
+from kpsim.simulation.proxyevents import ProxyEvents
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
-from kpsim.units import format_duration
 
 
 class Events:
@@ -51,7 +51,11 @@ class Events:
         )
         self._node_events = NodeEvents(clock, self._nodes, log)
         self._api_events = ApiEvents(clock, actors, self._nodes, log)
-        self._back_ns: dict[str, int] = {}  #: when a stopped kube-proxy comes back, by node
+        families = cluster_families(spec.nodes)
+        self._proxy_events = ProxyEvents(
+            clock, self._nodes, actors.proxies, scenario.loaded, families, actors.skews, log
+        )
+        self._network_events = NetworkEvents(clock, self._nodes, actors, log)
         self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
     def plan(self) -> None:
@@ -94,10 +98,24 @@ class Events:
                 self._slice_event(number, event)
             case ActionKind.PATCH_ENDPOINTS | ActionKind.CREATE_ENDPOINTS | ActionKind.DELETE_ENDPOINTS:
                 self._endpoints_event(number, event)
-            case ActionKind.RESTART_PROXY | ActionKind.FAIL_SYNCS:
-                self._proxy_event(event)
-            case ActionKind.LOAD_RULES:
-                self._load_rules(number)
+            case (
+                ActionKind.RESTART_PROXY
+                | ActionKind.CRASH_PROXY
+                | ActionKind.WRITE_PROXY_CONFIG
+                | ActionKind.FAIL_SYNCS
+                | ActionKind.HOLD_LOCK
+                | ActionKind.LOAD_RULES
+                | ActionKind.FLUSH_RULES
+                | ActionKind.CLOCK_SKEW
+            ):
+                self._proxy_events.happen(number, event)
+            case (
+                ActionKind.SET_CONNTRACK_MAX
+                | ActionKind.FILL_CONNTRACK
+                | ActionKind.LOSE_PACKETS
+                | ActionKind.SLOW_LOAD_BALANCER
+            ):
+                self._network_events.happen(event)
             case (
                 ActionKind.API_SERVER_DOWN
                 | ActionKind.API_SERVER_SLOW
@@ -246,67 +264,6 @@ class Events:
                     self._tell(HappeningKind.PATCH_REFUSED, name, "there is no such Endpoints object")
 
             self._write("scenario", patched_key, apply)
-
-    # ------------------------------------------------------------------------------------------------------- kube-proxy
-
-    def _proxy_event(self, event: ScenarioEvent) -> None:
-        if event.restart_proxy is not None:
-            for name in event.restart_proxy.nodes or self._nodes.names:
-                self._restart(name, event.restart_proxy.down_ns)
-        if event.fail_syncs is not None:
-            fail = event.fail_syncs
-            for name in fail.nodes or self._nodes.names:
-                faults = self._actors.proxies[name].faults
-                if fail.lasting_ns is not None:
-                    faults.until_ns = max(faults.until_ns, self._clock.now_ns + fail.lasting_ns)
-                    self._tell(
-                        HappeningKind.SYNCS_FAIL, name, f"those that start within {format_duration(fail.lasting_ns)}"
-                    )
-                else:
-                    faults.left += fail.count or 0
-                    self._tell(HappeningKind.SYNCS_FAIL, name, f"the next {fail.count} that start")
-
-    def _load_rules(self, number: int) -> None:
-        """Load rules beside kube-proxy's. A kernel that refuses them keeps what it has."""
-        for name, proxy in self._actors.proxies.items():
-            loaded = {f: rules for f in Family if (rules := self._scenario.loaded[number].of(name, f)) is not None}
-            if not loaded:
-                continue
-            if self._nodes.is_down(name):
-                self._tell(HappeningKind.NO_EFFECT, name, "loadRules: the node is down")
-                continue
-            for family, rules in loaded.items():
-                try:
-                    proxy.load_beside(family, rules)
-                except ValueError as problem:
-                    self._tell(HappeningKind.NO_EFFECT, name, f"loadRules: {problem}")
-                else:
-                    tables = ", ".join(str(table.key) for table in rules.in_order())
-                    self._tell(HappeningKind.RULES_LOADED, name, f"{family.label}: {tables}")
-
-    def _restart(self, name: str, down_ns: int) -> None:
-        """Stop kube-proxy and start it again. One that is stopped already comes back at the later of both times."""
-        proxy, now_ns = self._actors.proxies[name], self._clock.now_ns
-        back_ns = now_ns + down_ns
-        if self._nodes.is_down(name):
-            self._tell(HappeningKind.NO_EFFECT, name, "restartProxy: the node is down")
-            return
-        if proxy.running:
-            self._tell(HappeningKind.PROXY_STOPPED, name)
-            proxy.stop()
-        else:
-            earlier_ns = self._back_ns[name]
-            words = f"restartProxy: kube-proxy is stopped already, and comes back at {format_duration(max(earlier_ns, back_ns))}"
-            self._tell(HappeningKind.NO_EFFECT if back_ns <= earlier_ns else HappeningKind.PROXY_STOPPED, name, words)
-            back_ns = max(earlier_ns, back_ns)
-        self._back_ns[name] = back_ns
-
-        def start() -> None:
-            if self._back_ns[name] == back_ns and not proxy.running and not self._nodes.is_down(name):
-                self._tell(HappeningKind.PROXY_STARTED, name)
-                proxy.start()
-
-        self._clock.at(back_ns, Rank.WORLD, f"node {name}", start)
 
     # ------------------------------------------------------------------------------------------------------------- both
 

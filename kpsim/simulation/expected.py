@@ -120,6 +120,15 @@ def _against(scenario: Scenario) -> Iterator[Problem]:
             yield Problem(
                 "--exact: its source ports come around, so connections may find the entries of earlier ones", file=scenario.source, path=where
             )  # fmt: skip
+    for number, event in enumerate(scenario.spec.events):
+        for fault, why in (
+            (event.lose_packets, "what links lose is drawn packet by packet"),
+            (event.fill_conntrack, "a table that is full remembers what was in it"),
+            (event.set_conntrack_max, "a table that is full remembers what was in it"),
+        ):
+            if fault is not None:
+                where = f".events[{number}].{event.kind_in_file}"
+                yield Problem(f"--exact: {why}", file=scenario.source, path=where)
     if scenario.beside or scenario.loaded:
         yield Problem("--exact: rules beside kube-proxy's may count packets and remember clients", file=scenario.source)
 

@@ -5,75 +5,41 @@ reaches the kernel that it programs through an interface.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
+from kpsim import rng
 from kpsim.addresses import Family
-from kpsim.backends import IpvsConnections
 from kpsim.backends.table import make_backend
 from kpsim.cluster import Event, through_selector
-from kpsim.config import Host, HostInterface, ProxyConfig, resolve
+from kpsim.config import Host, ProxyConfig, resolve
 from kpsim.kubeproxy.healthcheck import ProxyHealth
 from kpsim.kubeproxy.metrics import Metrics, Series
 from kpsim.kubeproxy.runner import Runner
-from kpsim.kubeproxy.service_maps import ServiceMaps
-from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.kubeproxy.trackers import ServiceKey
-from kpsim.objects import ANNOTATION_TRIGGER_TIME, EndpointSlice, Node, Service
+from kpsim.objects import EndpointSlice, Node, Service
 from kpsim.programmed import Programmed
 from kpsim.proxier import Proxier, SyncResult
-from kpsim.ruleset import Ruleset
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import Delays, KubeProxySpec, RunnerKind
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
+from kpsim.simulation.canary import CanaryWatch
 from kpsim.simulation.clock import Clock, Rank, wall_ns
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.draining import drained
-from kpsim.simulation.faults import SyncFaults
+from kpsim.simulation.faults import NOTHING_MET, SyncFaults
 from kpsim.simulation.localendpoints import LocalEndpoints, count_local
+from kpsim.simulation.manifest import NO_SKEWS
+from kpsim.simulation.nodekernel import Kernel
 from kpsim.simulation.nodewatch import NodeWatch
-from kpsim.simulation.runlog import Happening, HappeningKind, Programming, RunLog, Sync, Unprogrammed
-from kpsim.units import parse_rfc3339_ns
-
-
-class Kernel(Protocol):
-    """The kernel as kube-proxy sees it. kube-proxy reads ``tcp_be_liberal`` once, at its start (CFG-6)."""
-
-    @property
-    def tcp_be_liberal(self) -> bool: ...
-
-    @property
-    def interfaces(self) -> tuple[HostInterface, ...]:
-        """The machine's interfaces with their addresses."""
-
-    def held(self, family: Family) -> Programmed | None:
-        """Return what the kernel holds of a family, or None if nothing was programmed since it booted."""
-
-    def load(self, programmed: Programmed) -> None: ...
-
-    def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
-        """Note, for the run's reports, that these rules are in force."""
-
-    def ipvs_connections(self, family: Family, now_ns: int) -> IpvsConnections:
-        """Return a function that counts ip_vs's connections to a real server."""
-
-    def udp_flows(self, family: Family, now_ns: int) -> list[UdpFlow]: ...
-
-    def delete_flows(self, family: Family, flows: Iterable[UdpFlow], now_ns: int) -> int: ...
-
+from kpsim.simulation.programming import Delivery, programmed, service_and_trigger
+from kpsim.simulation.runlog import Happening, HappeningKind, RunLog, Sync, Unprogrammed
 
 #: the least time between two readings of the clock in one process: a full sync notes its time before the runner sets
 #: its timer, so at the hourly run always more than an hour has gone by (CP-9.1, CP-10.1)
 _TICK_NS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Delivery:
-    change: Change
-    at_ns: int
 
 
 @dataclass(slots=True, eq=False)
@@ -82,17 +48,19 @@ class _FamilyProxy:
 
     proxier: Proxier
     runner: Runner
-    deliveries: list[_Delivery] = field(default_factory=list)  #: changes since the last sync
-    carried: list[_Delivery] = field(default_factory=list)  #: those of a failed sync, or that a former process missed
-    in_sync: list[_Delivery] = field(default_factory=list)  #: changes that the sync under way has taken
+    deliveries: list[Delivery] = field(default_factory=list)  #: changes since the last sync
+    carried: list[Delivery] = field(default_factory=list)  #: those of a failed sync, or that a former process missed
+    in_sync: list[Delivery] = field(default_factory=list)  #: changes that the sync under way has taken
     sync_start_ns: int | None = None  #: when that sync began
     requested_ns: int | None = None
     syncing: bool = False
     wake: int = 0  #: number of the last wake-up asked for; earlier ones mean nothing
     local: Mapping[ServiceKey, LocalEndpoints] = field(default_factory=dict)
+    canary: CanaryWatch | None = None  #: None: the mode has none
+    waiting: list[Callable[[], None]] = field(default_factory=list)  #: syncs that wait for the one under way
 
     @property
-    def late(self) -> tuple[tuple[int | None, list[_Delivery]], ...]:
+    def late(self) -> tuple[tuple[int | None, list[Delivery]], ...]:
         """Changes that are not in the rules, with the start of the sync that has them."""
         return ((None, self.carried), (None, self.deliveries), (self.sync_start_ns, self.in_sync))
 
@@ -104,7 +72,7 @@ class _Syncing:
     start_ns: int
     requested_ns: int | None
     result: SyncResult
-    deliveries: list[_Delivery]
+    deliveries: list[Delivery]
     in_runner: bool
 
 
@@ -126,6 +94,7 @@ class KubeProxy:
         families: tuple[Family, ...],
         spec: KubeProxySpec,
         service_cidrs: tuple[str, ...] = (),
+        skews: Mapping[str, int] = NO_SKEWS,
     ) -> None:
         self._clock = clock
         self._api = api
@@ -141,8 +110,9 @@ class KubeProxy:
         self._sync_cost = delays.sync_on(node.name)
         self.faults = SyncFaults()
         self.metrics = Metrics()  #: of the process that runs, or ran last
+        self._skews = skews
         self.running = False
-        self._process = 0  #: number of the process; what was planned for an earlier process does not happen
+        self.process = 0  #: number of the process; what was planned for an earlier process does not happen
         self._started_ns = 0  #: when the process did
         self._long_up = False  #: it had started, and synchronised, before the run
         self._proxies: list[_FamilyProxy] = []
@@ -150,6 +120,9 @@ class KubeProxy:
         self._watching_health = False  #: a look at the health is planned for the time at which it may turn by itself
         #: what the rules in the kernel send Local traffic to; a new process finds them in force (CP-12.1)
         self._usable: dict[Family, Mapping[ServiceKey, LocalEndpoints]] = {}
+        self._damaged: set[Family] = (
+            set()
+        )  #: families some of whose rules another program has removed since the last full sync
         self._drawn: Counter[Hashable] = Counter()  #: draws for each subject, so that each has a number of its own
         self.watch = NodeWatch(
             clock, api, node.name, delays, spec.watch_duration, seed=seed, log=log,
@@ -159,6 +132,11 @@ class KubeProxy:
     @property
     def name(self) -> str:
         return self._node.name
+
+    @property
+    def _skew_ns(self) -> int:
+        """By how much the machine's clock is ahead of the masters'. Only comparisons with their stamps read it (CP-11.2)."""
+        return self._skews.get(self.name, 0)
 
     # ----------------------------------------------------------------------------------------------------------- health
 
@@ -202,6 +180,10 @@ class KubeProxy:
         self._long_up = True
         self.watch.open_before_the_run()
         for proxy in self._proxies:
+            look_ns = rng.below(
+                self._config.sync_period_ns, self._seed, "canary", self.name, proxy.proxier.family.label
+            )
+            self._watch_canary(proxy, look_ns)
             proxy.runner = self._make_runner(proxy.proxier)  # its first run was long ago
             proxy.requested_ns = None
             proxy.proxier.start_loop(wall_ns(0))
@@ -213,12 +195,14 @@ class KubeProxy:
     def start(self) -> None:
         """Start the process now. It knows its Node at once; the initial lists arrive later (CP-12)."""
         self._make()
+        self._kernel.proxy_started()
         now_ns = self._clock.now_ns
         if warning := self._proxies[0].proxier.backend.traits.warning:
             self._log.happenings.append(Happening(now_ns, HappeningKind.PROXY_WARNING, self.name, warning))
         for proxy in self._proxies:
             proxy.proxier.start_loop(wall_ns(now_ns))
             proxy.runner.start(now_ns)
+            self._watch_canary(proxy, now_ns + self._config.sync_period_ns)
         node = self._api.state.node(self.name)
         if node is not None and not self.watch.refused:
             for event in initial_events(self._api.state):
@@ -229,7 +213,7 @@ class KubeProxy:
 
     def _make(self) -> None:
         """Make a new process. What the kernel holds stays in force until the first sync (CP-12.1)."""
-        self._process += 1
+        self.process += 1
         self._usable = {
             family: local for family, local in self._usable.items() if self._kernel.held(family) is not None
         }
@@ -250,7 +234,7 @@ class KubeProxy:
             proxier = Proxier(
                 settings,
                 make_backend(settings),
-                created_ns=wall_ns(self._clock.now_ns),
+                created_ns=wall_ns(self._clock.now_ns) + self._skew_ns,
                 held=self._kernel.held(family),
                 metrics=self.metrics,
                 proxy_health=self._health,
@@ -264,26 +248,43 @@ class KubeProxy:
     def stop(self) -> None:
         """End the process. Its rules stay in the kernel."""
         self.watch.stop(d.change for proxy in self._proxies for _, late in proxy.late for d in late)
-        self._process += 1
+        self.process += 1
         self.running = False
         self._health_changed()
 
     def lose_power(self) -> None:
         """End the process with its machine, whose kernel forgets the rules."""
         self._usable = {}
+        self.faults.locked_until_ns = 0
         self.stop()
 
-    def load_beside(self, family: Family, rules: Ruleset) -> None:
-        """Let another program load rules into the node's kernel. ValueError if the kernel refuses a name.
+    def tamper(self, family: Family, change: Callable[[Programmed], Programmed]) -> bool:
+        """Let another program change what the node's kernel holds. Return whether that changed anything.
 
-        kube-proxy is not told. What it finds in the kernel at its next sync is what it then holds.
+        kube-proxy is not told. What it finds in the kernel at its next sync is what it then holds. A sync under way has
+        handed its rules to the kernel before, so the change applies to them, too.
         """
         held = self._kernel.held(family) or Programmed.nothing(family)
-        joined = held.joined(rules)
+        changed = change(held)
         for proxy in self._proxies if self.running else ():
-            if proxy.proxier.family is family:  # a sync under way loads what it has made, which has the rules, too
-                proxy.proxier.held = joined if proxy.proxier.held is held else proxy.proxier.held.joined(rules)
-        self._kernel.load(joined)
+            if proxy.proxier.family is family:
+                proxy.proxier.held = changed if proxy.proxier.held is held else change(proxy.proxier.held)
+        if changed is held:
+            return False
+        self._kernel.load(changed)
+        if any(origin.service and not changed.has(origin) for origin in held.origins):
+            self._usable[family] = {}
+            self._damaged.add(family)
+            self._kernel.damaged(family, self._clock.now_ns)
+            self._health_changed()
+        self.disturb_canaries()
+        return True
+
+    def disturb_canaries(self) -> None:
+        """Let canaries look whether their chains are there."""
+        for proxy in self._proxies if self.running else ():
+            if proxy.canary is not None:
+                proxy.canary.disturbed()
 
     def unprogrammed(self) -> Iterator[Unprogrammed]:
         """Yield the changes that are written and not in this node's rules, for each family."""
@@ -295,7 +296,7 @@ class KubeProxy:
             for start_ns, several in () if proxy is None else proxy.late:
                 found.update((d.change.number, (d.change, d.at_ns, start_ns)) for d in several)
             for _, (change, *times_ns) in sorted(found.items()):
-                where = str(change), str(_service_and_trigger(change)[0]), self.name, family.label
+                where = str(change), str(service_and_trigger(change)[0]), self.name, family.label
                 yield Unprogrammed(*where, change.trigger_ns, change.written_ns, *times_ns)
 
     def _take_lists(self, kinds: Sequence[str], missed: Sequence[Change]) -> None:
@@ -303,16 +304,16 @@ class KubeProxy:
         now_ns = self._clock.now_ns
         for proxy in self._proxies:
             family = proxy.proxier.family.label
-            proxy.carried += [_Delivery(change, now_ns) for change in missed if self._concerns(change, family)]
+            proxy.carried += [Delivery(change, now_ns) for change in missed if self._concerns(change, family)]
         poll_ns = self._spec.synced_poll_ns
         late_ns = (self._started_ns - now_ns) % poll_ns if poll_ns and not self._long_up else 0
         if not late_ns:
             self._open_gate(kinds)
             return
-        process = self._process
+        process = self.process
 
         def look() -> None:
-            if self._process == process:
+            if self.process == process:
                 self._open_gate(kinds)
 
         self._clock.at(now_ns + late_ns, Rank.DELIVERY, f"node {self.name}", look)
@@ -353,7 +354,7 @@ class KubeProxy:
             if not wanted:
                 continue
             if not isinstance(seen.object, Node):
-                proxy.deliveries += [_Delivery(change, now_ns) for change in changes]
+                proxy.deliveries += [Delivery(change, now_ns) for change in changes]
             if proxy.requested_ns is None:
                 proxy.requested_ns = now_ns
             proxy.runner.request(now_ns)
@@ -387,10 +388,10 @@ class KubeProxy:
         period_ns = proxy.proxier.backend.traits.tick_ns
         if period_ns is None:
             return
-        process = self._process
+        process = self.process
 
         def tick() -> None:
-            if self._process == process:
+            if self.process == process:
                 self._tick(proxy)
                 self._tick_later(proxy)
 
@@ -423,11 +424,11 @@ class KubeProxy:
         if due_ns is None:
             return
         proxy.wake += 1
-        process, number = self._process, proxy.wake
+        process, number = self.process, proxy.wake
 
         def wake() -> None:
             # a sync that bypasses the runner holds the proxier's lock; the end of that sync wakes the runner again
-            if self._process == process and proxy.wake == number and not proxy.syncing:
+            if self.process == process and proxy.wake == number and not proxy.syncing:
                 self._begin(proxy, in_runner=True)
 
         self._clock.at(max(due_ns, self._clock.now_ns), Rank.SYNC_START, f"node {self.name}", wake)
@@ -436,10 +437,10 @@ class KubeProxy:
         """Do the first sync, which bypasses the runner, one family after the other (CP-12)."""
         if not proxies:
             return
-        first, rest, process = proxies[0], proxies[1:], self._process
+        first, rest, process = proxies[0], proxies[1:], self.process
 
         def start() -> None:
-            if self._process != process:
+            if self.process != process:
                 return
             if first.syncing:
                 self._sync_directly(rest)  # the runner was faster, and has already taken in the lists
@@ -448,6 +449,39 @@ class KubeProxy:
 
         self._clock.at(self._clock.now_ns, Rank.SYNC_START, f"node {self.name}", start)
 
+    def _watch_canary(self, proxy: _FamilyProxy, first_look_ns: int) -> None:
+        canary, process = proxy.proxier.backend.traits.canary, self.process
+        if canary is None:
+            return
+
+        def plant() -> None:
+            proxy.proxier.held = canary.plant(proxy.proxier.held)
+            if not proxy.syncing:
+                self._load(proxy)
+
+        proxy.canary = CanaryWatch(
+            self._clock,
+            f"node {self.name}",
+            canary,
+            self.faults,
+            first_look_ns=first_look_ns,
+            period_ns=self._config.sync_period_ns,
+            held=lambda: self._kernel.held(proxy.proxier.family) or Programmed.nothing(proxy.proxier.family),
+            resync=lambda then: self._resync(proxy, then),
+            plant=plant,
+            alive=lambda: self.process == process,
+        )
+
+    def _resync(self, proxy: _FamilyProxy, then: Callable[[], None]) -> None:
+        """Do a full sync that bypasses the runner, so that nothing retries it (CP-9.4, I-13.7)."""
+        now_ns, family = self._clock.now_ns, proxy.proxier.family
+        self._log.happenings.append(Happening(now_ns, HappeningKind.CANARY_MISSED, self.name, family.label))
+        proxy.proxier.force_full_sync()
+        if proxy.syncing:
+            proxy.waiting.append(lambda: self._begin(proxy, in_runner=False, then=then))
+        else:
+            self._begin(proxy, in_runner=False, then=then)
+
     def _begin(
         self, proxy: _FamilyProxy, *, in_runner: bool, instantly: bool = False, then: Callable[[], None] | None = None
     ) -> None:
@@ -455,15 +489,19 @@ class KubeProxy:
         if in_runner:
             proxy.runner.begin(now_ns)
         self._look_at_connections(proxy)
-        refuse = proxy.proxier.initialised and self.faults.refuse(now_ns)
-        result = proxy.proxier.begin_sync(wall_ns(now_ns), refuse=refuse)
+        met = NOTHING_MET
+        if proxy.proxier.initialised:
+            met = self.faults.meet(now_ns, proxy.proxier.backend.traits.locked)
+        result = proxy.proxier.begin_sync(wall_ns(now_ns), refused=met.refused)
         if not result.ran:
             if in_runner:
                 proxy.runner.finish(now_ns, ok=True)
                 self._wake(proxy)
+            if then is not None:
+                then()
             return
         # a Service that changed in nothing that kube-proxy reads is no change (O-7.2)
-        changed = [d for d in proxy.deliveries if _service_and_trigger(d.change)[0] in result.services_changed]
+        changed = [d for d in proxy.deliveries if service_and_trigger(d.change)[0] in result.services_changed]
         deliveries, proxy.carried, proxy.deliveries = [*proxy.carried, *changed], [], []
         requested_ns, proxy.requested_ns = proxy.requested_ns, None
         syncing = _Syncing(now_ns, requested_ns, result, deliveries, in_runner)
@@ -471,17 +509,21 @@ class KubeProxy:
             self._end(proxy, syncing, took_ns=None)
             return
         proxy.syncing, proxy.in_sync, proxy.sync_start_ns = True, deliveries, now_ns
-        process = self._process
+        process = self.process
 
         def end() -> None:
-            if self._process == process:
+            if self.process == process:
                 proxy.syncing, proxy.in_sync = False, []
                 self._end(proxy, syncing, took_ns=self._clock.now_ns - now_ns)
                 self._wake(proxy)
                 if then is not None:
                     then()
+                if proxy.waiting:
+                    proxy.waiting.pop(0)()
 
-        self._clock.at(now_ns + self._cost_ns(proxy, result), Rank.RULES_IN_FORCE, f"node {self.name}", end)
+        self._clock.at(
+            now_ns + met.wait_ns + self._cost_ns(proxy, result), Rank.RULES_IN_FORCE, f"node {self.name}", end
+        )
 
     def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
         cost = self._sync_cost
@@ -537,54 +579,22 @@ class KubeProxy:
         flows = partial(self._kernel.udp_flows, family, now_ns)
         loaded_ns = wall_ns(now_ns)
         result = proxy.proxier.end_sync(
-            syncing.result, loaded_ns - _TICK_NS, flows, loaded_ns=loaded_ns, took_ns=took_ns
+            syncing.result, loaded_ns - _TICK_NS, flows, loaded_ns=loaded_ns + self._skew_ns, took_ns=took_ns
         )
-        proxy.local = self._usable[family] = count_local(proxy.proxier, proxy.local, result)
-        self._program(proxy, syncing)
+        proxy.local = count_local(proxy.proxier, proxy.local, result)
+        if result.full or family not in self._damaged:
+            self._damaged.discard(family)
+            self._usable[family] = proxy.local
+        else:
+            written = {service: proxy.local[service] for service in result.plans if service in proxy.local}
+            self._usable[family] = {**self._usable.get(family, {}), **written}
+        records = programmed(
+            syncing.deliveries, syncing.result, self.name, family.label, start_ns=syncing.start_ns, now_ns=now_ns,
+            clock_ns=loaded_ns + self._skew_ns,
+        )  # fmt: skip
+        self._log.programming.extend(records)
         deleted = self._kernel.delete_flows(family, result.conntrack_deleted, now_ns)
         if deleted:
             self._log.happenings.append(
                 Happening(now_ns, HappeningKind.CONNTRACK_CLEAN_UP, self.name, f"{deleted} UDP entries deleted")
             )
-
-    def _program(self, proxy: _FamilyProxy, syncing: _Syncing) -> None:
-        now_ns = self._clock.now_ns
-        samples = Counter(syncing.result.trigger_times_ns)
-        for delivery in syncing.deliveries:
-            change = delivery.change
-            service, trigger_ns = _service_and_trigger(change)
-            reported_ns = None
-            if trigger_ns is not None and samples[service, trigger_ns] > 0:
-                samples[service, trigger_ns] -= 1
-                reported_ns = wall_ns(now_ns) - trigger_ns
-            self._log.programming.append(
-                Programming(
-                    change=str(change),
-                    service=str(service),
-                    node=self.name,
-                    family=proxy.proxier.family.label,
-                    trigger_ns=change.trigger_ns,
-                    written_ns=change.written_ns,
-                    delivered_ns=delivery.at_ns,
-                    sync_start_ns=syncing.start_ns,
-                    programmed_ns=now_ns,
-                    reported_ns=reported_ns,
-                    cause=change.cause,
-                )
-            )
-
-
-def _service_and_trigger(change: Change) -> tuple[ServiceKey, int | None]:
-    obj = change.event.object
-    match obj:
-        case EndpointSlice():
-            text = obj.metadata.annotations.get(ANNOTATION_TRIGGER_TIME, "")
-            try:
-                trigger_ns = parse_rfc3339_ns(text) if text and change.event.new is not None else None
-            except ValueError:
-                trigger_ns = None
-            return ServiceKey(obj.metadata.namespace, obj.service_name), trigger_ns
-        case Service():
-            return ServiceKey(obj.metadata.namespace, obj.metadata.name), None
-        case _:
-            return ServiceKey("", ""), None

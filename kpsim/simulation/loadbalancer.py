@@ -13,6 +13,7 @@ from kpsim.objects import Service
 from kpsim.scenario.load_balancer_schema import Check, Distribution, LoadBalancerSpec, OpenConnections
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.kubeproxy import KubeProxy
+from kpsim.simulation.packetloss import SYN_REPEATED_NS, PacketLoss
 from kpsim.simulation.portprobe import Heard
 from kpsim.simulation.runlog import Balancer, NodeHealth, Reason, RunLog
 
@@ -32,6 +33,15 @@ class Belief:
         if self.contrary + 1 >= threshold:
             return Belief(passed)
         return Belief(self.in_rotation, self.contrary + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slow:
+    """A time of slowness: how much later probes are sent, and how long a decision takes to reach connections."""
+
+    probes_ns: int
+    programming_ns: int
+    until_ns: int
 
 
 class LoadBalancer:
@@ -54,6 +64,7 @@ class LoadBalancer:
         known: Callable[[], Service],
         dial: Callable[[str], Heard],
         serving: Callable[[], frozenset[str]],
+        losses: PacketLoss,
     ) -> None:
         self._clock = clock
         self._settings_of = {local: spec.resolved(local=local) for local in (False, True)}
@@ -65,6 +76,12 @@ class LoadBalancer:
         self._known = known
         self._dial = dial
         self._serving = serving
+        self._losses = losses
+        self._slow: list[_Slow] = []
+        self._programmed: dict[str, bool] = {}  #: by node: whether it is in rotation as far as connections go by it
+        self._decided: Counter[str] = Counter()  #: decisions by what they are about, so that each has a number
+        self._applied: Counter[str] = Counter()  #: by what it is about: the latest decision that connections go by
+        self._probed: Counter[str] = Counter()  #: probes by node, so that each has a number
         self._announcers: frozenset[str] = frozenset()  #: the nodes that announce the Service, while they are on
         self._probes_service = False  #: whether the last probe went to the health check node port, not to ``/healthz``
         self._unreachable: frozenset[str] = frozenset()
@@ -100,6 +117,7 @@ class LoadBalancer:
         self._announcers = self._find_announcers()
         for node in self._nodes.values():
             self._beliefs[node.name] = Belief(self._ask(node).passed)
+            self._programmed[node.name] = self._beliefs[node.name].in_rotation
             first_ns = rng.below(settings.interval_ns, self._seed, "first probe", str(self.service), node.name)
             self._plan_probe(node, now_ns + first_ns)
         self.record(*self._nodes)
@@ -110,18 +128,28 @@ class LoadBalancer:
 
     def set_members(self, nodes: frozenset[str]) -> None:
         """Say which nodes it sends to at all. One that is new has to pass its probes first."""
+        self._program("the set of nodes", lambda: self._set_members(nodes))
+
+    def _set_members(self, nodes: frozenset[str]) -> None:
         joined, left = nodes - self._members, self._members - nodes
         self._members = nodes
         self._left.update(dict.fromkeys(left, self._clock.now_ns))
         for name in joined & self._beliefs.keys():
             self._beliefs[name] = Belief(False)
+            self._decided[name] += 1
+            self._applied[name] = self._decided[name]
+            self._programmed[name] = False
         self.record(*joined, *left)
 
     def endpoints_changed(self) -> None:
         """Take in that the Service's EndpointSlices or its policy changed: nodes may announce it, or cease to."""
         if self.settings.check is Check.ANNOUNCEMENT and (found := self._find_announcers()) != self._announcers:
-            self._announcers = found
-            self.record(*self._nodes)
+
+            def announce() -> None:
+                self._announcers = found
+                self.record(*self._nodes)
+
+            self._program("announcements", announce)
 
     def _find_announcers(self) -> frozenset[str]:
         if self.settings.check is not Check.ANNOUNCEMENT:
@@ -135,7 +163,7 @@ class LoadBalancer:
 
     def _healthy(self, node: str, settings: LoadBalancerSpec) -> bool:
         announced = settings.check is not Check.ANNOUNCEMENT or node in self._announcers
-        return announced and node in self._members and self._beliefs[node].in_rotation
+        return announced and node in self._members and self._programmed[node]
 
     @property
     def rotation(self) -> list[str]:
@@ -285,13 +313,74 @@ class LoadBalancer:
     def _probe(self, node: KubeProxy) -> None:
         settings, now_ns = self.settings, self._clock.now_ns
         heard = self._ask(node)
+        late_ns = self._through_losses_ns(node.name) if heard is not Heard.SILENCE else 0
+        if late_ns is None:
+            heard = Heard.SILENCE
+        elif late_ns:
+            heard_ns = now_ns + late_ns
+            self._clock.at(
+                heard_ns, Rank.HEALTH_CHECK, f"node {node.name}", lambda: self._hear(node, passed=heard.passed)
+            )
+            self._plan_next(node)
+            return
         if heard is Heard.SILENCE and settings.timeout_ns:
             given_up_ns = now_ns + settings.timeout_ns
             self._clock.at(given_up_ns, Rank.HEALTH_CHECK, f"node {node.name}", lambda: self._hear(node, passed=False))
         else:
             self._hear(node, passed=heard.passed)
-        self._plan_probe(node, now_ns + settings.interval_ns)
+        self._plan_next(node)
+
+    def _plan_next(self, node: KubeProxy) -> None:
+        now_ns = self._clock.now_ns
+        late_ns = sum(slow.probes_ns for slow in self._slow if now_ns < slow.until_ns)
+        self._plan_probe(node, now_ns + self.settings.interval_ns + late_ns)
+
+    def _through_losses_ns(self, node: str) -> int | None:
+        """Return how late a probe is answered because SYNs or answers got lost. None: too late."""
+        now_ns = self._clock.now_ns
+        if not self._losses.active(now_ns):
+            return 0
+        self._probed[node] += 1
+        for after_ns in (0, *SYN_REPEATED_NS):
+            if after_ns and after_ns >= self.settings.timeout_ns:
+                break
+            if not self._losses.loses_exchange(node, now_ns, "probe", str(self.service), self._probed[node], after_ns):
+                return after_ns
+        return None
 
     def _hear(self, node: KubeProxy, *, passed: bool) -> None:
-        self._beliefs[node.name] = self._beliefs[node.name].after(passed, self.settings)
-        self.record(node.name)
+        before = self._beliefs[node.name]
+        belief = self._beliefs[node.name] = before.after(passed, self.settings)
+        if belief.in_rotation is before.in_rotation:
+            self.record(node.name)
+            return
+
+        def turn() -> None:
+            self._programmed[node.name] = belief.in_rotation
+            self.record(node.name)
+
+        self._program(node.name, turn)
+
+    # ---------------------------------------------------------------------------------------------------------- slowness
+
+    def slow_down(self, probes_ns: int, programming_ns: int, until_ns: int) -> None:
+        """Send probes later than they are due, and let connections go by decisions only after a while, until a time."""
+        self._slow.append(_Slow(probes_ns, programming_ns, until_ns))
+
+    def _program(self, about: str, apply: Callable[[], None]) -> None:
+        """Let connections go by a decision, at once unless the load balancer is slow."""
+        now_ns = self._clock.now_ns
+        late_ns = sum(slow.programming_ns for slow in self._slow if now_ns < slow.until_ns)
+        self._decided[about] += 1
+        number = self._decided[about]
+        if not late_ns:
+            self._applied[about] = number
+            apply()
+            return
+
+        def late() -> None:
+            if self._applied[about] < number:  # no later decision has overtaken it
+                self._applied[about] = number
+                apply()
+
+        self._clock.at(now_ns + late_ns, Rank.HEALTH_CHECK, "controller", late)

@@ -4,6 +4,7 @@ Counterpart: the machines and their network. ``fabric`` and ``netfilter`` decide
 ``exchange`` judges whether a client gets an answer.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -35,8 +36,10 @@ from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
 from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, lost_at, read_exchange, refusal
+from kpsim.simulation.crowding import crowd
 from kpsim.simulation.flowcache import FlowCache
 from kpsim.simulation.flowrecords import Recording
+from kpsim.simulation.packetloss import OUTSIDE, Lost, PacketLoss
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import Fate, Reason
@@ -68,6 +71,9 @@ class Machines:
         self._beside = beside
         self._seed = seed
         self._limit_icmp = limit_icmp
+        self._proxy_sets_limit = config.conntrack_max_per_core > 0
+        self._boots: Counter[str] = Counter()
+        self._crowd = 0  #: connections of others that were put into tables so far
         ends = {node.name: (node.ips, node.pod_cidrs) for node in nodes}
         links = {node.name: node.links for node in nodes}
         plain = make_machines(ends, links=links, pods=strays, pod_interface=pod_interface_of(config))
@@ -75,7 +81,8 @@ class Machines:
         self._fabric = fabric_of(self._machines)
         self._off: set[str] = set()
         self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
-        self._world = RunWorld(self._fabric, at_ip, self._off, version)
+        self.losses = PacketLoss(seed)
+        self._world = RunWorld(self._fabric, at_ip, self._off, version, self.losses)
         self.flow_cache = None if walk_all else FlowCache(self._fabric, self._world, self._off)
         self._recording: Recording | None = None  #: of the short connection that is being walked
         self._next_collection_ns = COLLECTOR_ROUND_NS
@@ -117,10 +124,52 @@ class Machines:
     def power_on(self, node: str) -> None:
         """Boot the machine. It has no rules, no connections and no affinity lists."""
         self._off.discard(node)
+        self._boots[node] += 1
         old = self._fabric.nodes[node]
-        fresh = Netns(old.name, old.routing, old.sysctls)
+        machine = self._machines[node]
+        fresh = Netns(old.name, machine.routing, machine.sysctls)
         self._prepare(node, fresh)
         self._fabric.nodes[node] = fresh
+
+    # ------------------------------------------------------------------------------------------------ connection tables
+
+    def boots(self, node: str) -> int:
+        """Return how often the node has booted in the run."""
+        return self._boots[node]
+
+    def limit(self, node: str) -> int:
+        """Return the node's nf_conntrack_max; 0: there is no limit."""
+        return self._fabric.nodes[node].sysctls.nf_conntrack_max
+
+    def set_limit(self, node: str, limit: int) -> None:
+        """Write the node's nf_conntrack_max. What the table holds beyond it stays."""
+        netns = self._fabric.nodes[node]
+        netns.sysctls = replace(netns.sysctls, nf_conntrack_max=limit)
+        netns.version = object()
+
+    def proxy_started(self, node: str) -> None:
+        """Have what a kube-proxy that starts writes: the limit of the connection table, unless it leaves that alone (CFG-4.1)."""
+        own = self._machines[node].sysctls.nf_conntrack_max
+        if self._proxy_sets_limit and self.limit(node) != own:
+            self.set_limit(node, own)
+
+    def crowd(self, node: str, entries: int | None, now_ns: int, ends_ns: int, *, unreplied: bool) -> int:
+        """Put connections of others into the node's table, ``entries`` or as many as fit. Return how many."""
+        netns = self._fabric.nodes[node]
+        netns.collect(now_ns)
+        limit = netns.sysctls.nf_conntrack_max
+        room = max(0, limit - len(netns.conntrack)) if limit else entries or 0
+        number = room if entries is None else min(entries, room)
+        crowd(netns.conntrack, number, now_ns, ends_ns, first=self._crowd, unreplied=unreplied)
+        self._crowd += number
+        netns.version = object()
+        return number
+
+    def uncrowd(self, node: str, now_ns: int) -> None:
+        """Remove what has expired from the node's table. It does not count any more, but would be looked at again and again."""
+        netns = self._fabric.nodes[node]
+        netns.conntrack.expire(now_ns)
+        netns.version = object()
 
     # --------------------------------------------------------------------------------------------------------- packets
 
@@ -143,29 +192,39 @@ class Machines:
         serves: Serves | None = None,
         relay: Callable[[Packet], Relay | None] | None = None,
         short: bool = False,
+        repeats: bool = False,
     ) -> Attempt:
         """Send a first packet, or another datagram of a flow, and the answer if an application gives one.
 
         ``key`` tells the connection from others: draws depend on it. ``serves`` knows the Service that is dialled.
         ``relay`` is the load balancer outside that takes the packet if it leaves the nodes. ``short``: a TCP connection that
-        its client establishes and closes at this very instant; its flow may be ``over`` already.
+        its client establishes and closes at this very instant; its flow may be ``over`` already. ``repeats``: whoever sends
+        sees to packets that links lose.
         """
         self._collect(now_ns)
         if at_node in self._off:
             return Attempt(Fate.DROPPED, Reason.NODE_DOWN, node=at_node, silent=True)
         self._world.dial(serves, relay)
         chooser, self._recording = SeededChooser(self._seed, key), None
-        traced = self._traced
-        if short and self.flow_cache is not None and not traced:
+        traced, lossy = self._traced, self.losses.active(now_ns) and not repeats
+        if short and not lossy and self.flow_cache is not None and not traced:
             done = self.flow_cache.attempt(packet, at_node, now_ns, chooser, local=local)
             if done is not None:
                 return done
             self._recording = self.flow_cache.recording(packet, at_node, chooser, local=local)
-        with self._recorded(to_server=True) as recording:
-            judged = exchange(
-                self._world, packet, at_node=at_node, now_ns=now_ns, chooser=recording or chooser, local=local,
-                trace=traced, trace_answer=traced,
-            )  # fmt: skip
+        try:
+            with (
+                self._recorded(to_server=True) as recording,
+                self.losses.sending(now_ns, key) if lossy else nullcontext(),
+            ):
+                if lossy and not local and self._world.origin(packet, at_node).whose is Whose.OUTSIDE:
+                    self.losses.cross(OUTSIDE, at_node)
+                judged = exchange(
+                    self._world, packet, at_node=at_node, now_ns=now_ns, chooser=recording or chooser, local=local,
+                    trace=traced, trace_answer=traced,
+                )  # fmt: skip
+        except Lost as lost:
+            return Attempt(Fate.DROPPED, Reason.PACKET_LOST, node=lost.node, silent=True)
         if self.witness is not None:
             self.witness.saw(judged.request, judged)
         outcome = read_exchange(judged, self._world, now_ns)
@@ -397,6 +456,12 @@ class NodeKernel:
 
     def synced(self, family: Family, result: SyncResult, maps: ServiceMaps, now_ns: int) -> None:
         self._times.synced(self._node, family.label, result, maps, now_ns)
+
+    def proxy_started(self) -> None:
+        self._machines.proxy_started(self._node)
+
+    def damaged(self, family: Family, now_ns: int) -> None:
+        self._times.lost(self._node, now_ns, family.label)
 
     def ipvs_connections(self, family: Family, now_ns: int) -> IpvsConnections:
         def count(key: VirtualServerKey, server: RealServer) -> Counters:

@@ -4,6 +4,7 @@ Counterpart: the objects that kubelets write.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from kpsim.addresses import Network, host_network, parse_network
 from kpsim.inputs import JsonObject
@@ -26,6 +27,10 @@ from kpsim.units import HOUR_NS, SECOND_NS, format_rfc3339
 
 #: creation time of the objects that exist when a run starts
 CREATED = format_rfc3339(START_NS - HOUR_NS)
+
+
+#: clocks that all agree
+NO_SKEWS: Mapping[str, int] = MappingProxyType({})
 
 
 def timestamp(now_ns: int) -> str:

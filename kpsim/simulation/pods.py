@@ -10,7 +10,7 @@ A pod has two states: what is true (its application answers, its network exists)
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +20,7 @@ from kpsim.scenario.schema import Delays
 from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.delays import draw_ns
-from kpsim.simulation.manifest import CREATED, pod_object, timestamp
+from kpsim.simulation.manifest import CREATED, NO_SKEWS, pod_object, timestamp
 from kpsim.simulation.podlife import PodLife, PodReport
 from kpsim.simulation.podprobes import Probers
 from kpsim.simulation.rollout import Fleet, PodStatus
@@ -35,7 +35,14 @@ class Kubelets:
     """All kubelets: they run pods and report them. ``changed`` is called whenever the API server learns of a pod."""
 
     def __init__(
-        self, clock: Clock, api: ApiServer, delays: Delays, seed: int, log: RunLog, changed: Callable[[PodLife], None]
+        self,
+        clock: Clock,
+        api: ApiServer,
+        delays: Delays,
+        seed: int,
+        log: RunLog,
+        changed: Callable[[PodLife], None],
+        skews: Mapping[str, int] = NO_SKEWS,
     ) -> None:
         self._clock = clock
         self._api = api
@@ -43,6 +50,7 @@ class Kubelets:
         self._seed = seed
         self._log = log
         self._changed = changed
+        self._skews = skews
         self.pods: dict[ObjectKey, PodLife] = {}
         self.by_ip: dict[str, list[PodLife]] = {}  #: pods that exist; several only with host network
         self.version = 0  #: another number after every change of which pods answer, and at which addresses
@@ -195,7 +203,7 @@ class Kubelets:
     def _report_address(self, pod: PodLife) -> None:
         if not pod.status.address:
             now_ns = self._clock.now_ns
-            pod.status = PodReport(address=True, ready=False, changed=timestamp(now_ns))
+            pod.status = PodReport(address=True, ready=False, changed=self._stamp(pod, now_ns))
             self._report(pod, now_ns)
 
     def _answers(self, pod: PodLife) -> None:
@@ -236,9 +244,13 @@ class Kubelets:
         if pod.status.ready == ready or (ready and not self._may_be_ready(pod)):
             return
         now_ns = self._clock.now_ns
-        pod.status = PodReport(address=True, ready=ready, changed=timestamp(now_ns))
+        pod.status = PodReport(address=True, ready=ready, changed=self._stamp(pod, now_ns))
         self._happening(HappeningKind.POD_READY if ready else HappeningKind.POD_NOT_READY, pod, pod.node)
         self._report(pod, now_ns if cause_ns is None else cause_ns)
+
+    def _stamp(self, pod: PodLife, now_ns: int) -> str:
+        """Return a time as the clock of the pod's node shows it."""
+        return timestamp(now_ns + self._skews.get(pod.node, 0))
 
     def set_probe(self, pod: PodLife, passes: bool, *, late: bool = False) -> None:
         """Let the pod's readiness probe pass or fail from now on. The application answers all the while."""
@@ -327,7 +339,7 @@ class Kubelets:
 
         def fail(pod: PodLife) -> None:
             self._end_life(pod)
-            pod.status = PodReport(address=True, ready=False, changed=timestamp(exit_ns))
+            pod.status = PodReport(address=True, ready=False, changed=self._stamp(pod, exit_ns))
             self._happening(HappeningKind.POD_FAILED, pod, pod.node)
             looked_ns = self._draw(self._delays.pleg, "ended", pod)
             delay_ns = looked_ns + self._draw(self._delays.readiness_to_status, "gone", pod)

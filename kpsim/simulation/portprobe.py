@@ -60,7 +60,7 @@ class PortProbe:
         packet = Packet(family, "tcp", source[1], destination[1], _FIRST_PORT + number % _PORTS, port)
         key = ("health check", f"{service.metadata.namespace}/{service.metadata.name}", node, number)
         now_ns = self._clock.now_ns
-        outcome = self._machines.connect(packet, node, now_ns, key, local=False)
+        outcome = self._machines.connect(packet, node, now_ns, key, local=False, repeats=True)
         if outcome.flow is None:
             return Heard.SILENCE if outcome.silent else Heard.NO
         self._machines.establish(outcome.flow, now_ns)

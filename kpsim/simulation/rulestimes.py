@@ -83,10 +83,10 @@ class RulesTimes:
                 if port not in seen and port[0].partition(":")[0] == str(service):
                     _note(here[port], PortRules(now_ns))
 
-    def lost(self, node: str, now_ns: int) -> None:
-        """Note that the node has booted: it has no rules."""
-        for (name, _), ports in self._history.items():
-            for history in ports.values() if name == node else ():
+    def lost(self, node: str, now_ns: int, family: str | None = None) -> None:
+        """Note that the node has no rules, of a family or (None) of any: it has booted, or somebody has removed them."""
+        for (name, of), ports in self._history.items():
+            for history in ports.values() if name == node and family in (None, of) else ():
                 _note(history, PortRules(now_ns))
 
     # --------------------------------------------------------------------------------------------------------- reading

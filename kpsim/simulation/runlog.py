@@ -55,6 +55,7 @@ class Reason(enum.StrEnum):
     #: a rule of another program, or a chain's policy, stopped the packet
     FOREIGN_RULE = "foreign rule"
     NODE_DOWN = "node down"
+    PACKET_LOST = "packet lost"  #: a link lost the client's packet or the answer to it
     NO_HEALTHY_NODE = "no healthy node"  #: the load balancer had no node in rotation
     CUT = "cut by the load balancer"  #: the load balancer ended an open connection: its node was unhealthy, or had left
     REHASHED = (
@@ -314,6 +315,15 @@ class HappeningKind(enum.StrEnum):
     SERVER_BACK = "draining server back"
     SERVER_DELETED = "drained server deleted"
     RULES_LOADED = "rules loaded"
+    RULES_FLUSHED = "rules flushed"
+    CANARY_MISSED = "canary not found"
+    LOCK_HELD = "xtables lock held"
+    PROXY_CRASHED = "kube-proxy exited"
+    CONNTRACK_MAX = "nf_conntrack_max written"
+    CONNTRACK_FILLED = "connection table filled"
+    BALANCER_SLOW = "load balancer slow"
+    PACKETS_LOST = "packets get lost"
+    CLOCK_SKEW = "clock skew"
     SYNCS_FAIL = "syncs fail"
     SYNC_FAILED = "sync failed"
     CONNTRACK_CLEAN_UP = "conntrack clean-up"
@@ -338,6 +348,17 @@ class Happening:
     at_ns: int
     kind: HappeningKind
     subject: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSpell:
+    """A stretch of time in which the scenario keeps something broken."""
+
+    kind: HappeningKind
+    subject: str  #: a node, or the Service of a load balancer
+    from_ns: int
+    until_ns: int
     detail: str = ""
 
 
@@ -438,6 +459,7 @@ class RunLog:
     unprogrammed: list[Unprogrammed] = field(default_factory=list)  #: by node, family and change
     unsent: list[Unsent] = field(default_factory=list)  #: in the order of their first turns
     balancers: list[Balancer] = field(default_factory=list)  #: by Service
+    faults: list[FaultSpell] = field(default_factory=list)  #: those that last, in the order of their beginnings
     answering: list[AnswerSpell] = field(default_factory=list)  #: in the order of their beginnings
     pod_writes: list[PodWrite] = field(default_factory=list)  #: those that say something new
     watched: list[WatchWrite] = field(default_factory=list)

@@ -18,12 +18,10 @@ from kpsim.simulation.connecting import Connector, Outcome, Turn, Undertaking
 from kpsim.simulation.delays import exponential
 from kpsim.simulation.dialling import dialled_family, lacking
 from kpsim.simulation.lasting import Lasting, Opened, Pool
+from kpsim.simulation.packetloss import SYN_REPEATED_NS
 from kpsim.simulation.runlog import Fate, RunLog, Unsent
 from kpsim.simulation.senders import Senders, TrafficSender, World
 from kpsim.units import SECOND_NS
-
-#: when Linux repeats a SYN that gets no answer, after the first (net.ipv4.tcp_syn_retries 6)
-SYN_REPEATED_NS = tuple(seconds * SECOND_NS for seconds in (1, 3, 7, 15, 31, 63))
 
 
 def arrival_times_ns(traffic: Traffic, stop_ns: int, seed: int) -> Iterator[int]:

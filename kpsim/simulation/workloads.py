@@ -20,6 +20,7 @@ from kpsim.simulation.apiserver import ApiServer
 from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.daemonset import Daemon, next_daemon_step
 from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.manifest import NO_SKEWS
 from kpsim.simulation.placement import Placer
 from kpsim.simulation.podlife import PodLife
 from kpsim.simulation.pods import Kubelets
@@ -69,7 +70,16 @@ class _Pool:
 class Workloads:
     """All workloads and their pods."""
 
-    def __init__(self, clock: Clock, api: ApiServer, spec: ScenarioSpec, seed: int, log: RunLog) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        api: ApiServer,
+        spec: ScenarioSpec,
+        seed: int,
+        log: RunLog,
+        skews: Mapping[str, int] = NO_SKEWS,
+    ) -> None:
+        """``skews`` are those of the nodes' clocks."""
         self._clock = clock
         self._api = api
         self._seed = seed
@@ -89,7 +99,7 @@ class Workloads:
             n.name: [_Pool(cidr, how) for cidr in filter(None, map(parse_network, n.pod_cidrs))] for n in nodes
         }
         self._deployments = {w.name: _Deployment(w, w.replicas, Placer(w.placement, nodes)) for w in spec.workloads}
-        self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed)
+        self.kubelets = Kubelets(clock, api, spec.delays, seed, log, self._pod_changed, skews)
 
     # --------------------------------------------------------------------------------------------------------- reading
 

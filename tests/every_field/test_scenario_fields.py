@@ -8,7 +8,7 @@ import copy
 from typing import Any
 
 import pytest
-from scenario_fields import fields, is_dial, is_of_clients, observe
+from scenario_fields import fields, is_dial, is_fault, is_of_clients, observe
 
 from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import ScenarioSpec
@@ -204,7 +204,7 @@ NEVER = {"description": "words for people: reports print it, and nothing depends
 PATHS = [
     path
     for path in fields(ScenarioSpec)
-    if ".".join(path) not in NEVER and not is_dial(path) and not is_of_clients(path)
+    if ".".join(path) not in NEVER and not (is_dial(path) or is_of_clients(path) or is_fault(path))
 ]
 
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 from kpsim.addresses import Family
-from kpsim.backends import MachineView, RuleCount, SyncRequest, Traits, Transaction
-from kpsim.backends.iptables import names, static_rules
+from kpsim.backends import MachineView, RuleCount, Stage, SyncRequest, Traits, Transaction
+from kpsim.backends.iptables import static_rules
+from kpsim.backends.iptables.canary import CANARY
 from kpsim.backends.iptables.document import kube_proxy_text, restore_document
 from kpsim.backends.iptables.jumps import ensure_chain, ensure_jump
 from kpsim.backends.iptables.service_rules import LOCALHOST_ACCEPTED_COUNTER, ServiceRules, write_service_rules
@@ -71,6 +72,8 @@ class IptablesBackend:
         full_after_ns=_full_after_ns,
         longest_pause_ns=_longest_pause_ns,
         hastens_retry=True,
+        canary=CANARY,
+        locked=(frozenset((Stage.JUMPS, Stage.RULES)),),  # the first of them to wait in vain ends the sync (I-13.6)
         unused_host_fields=frozenset(("ipvsConns", "gracefulTick", "serviceCIDRs")),
         accounting=(
             ("iptables_ct_state_invalid_dropped_packets_total", INVALID_DROPPED_COUNTER),
@@ -91,10 +94,7 @@ class IptablesBackend:
 
     def start(self, held: Programmed) -> Programmed:
         """Removes what nftables mode left behind (I-18), and creates the canary chains (I-14)."""
-        tables = Tables(without_nftables(held).ruleset)
-        for table in ("mangle", "nat", "filter"):
-            tables.ensure_chain(table, names.CANARY)
-        return replace(held, ruleset=tables.ruleset)
+        return CANARY.plant(without_nftables(held))
 
     def tick(self, now_ns: int, machine: MachineView, held: Programmed) -> Programmed:
         """Does nothing: this mode has no timer of its own. It also ignores ``MachineView.ipvs_connections``."""
@@ -124,10 +124,13 @@ class IptablesBackend:
     def sync(self, request: SyncRequest, held: Programmed) -> Transaction:
         """Does steps 4 to 8 of I-13.4."""
         tables = Tables(held.ruleset)
-        commands = _ensure_built_in_jumps(tables, held.family) if request.full else ()
+        aborts = request.full and Stage.JUMPS in request.refused
+        commands = _ensure_built_in_jumps(tables, held.family) if request.full and not aborts else ()
         self.large_cluster = _is_large(self.settings, request.endpoint_total)
         base = None if request.full else self._blocks
         written = self._update_blocks(request)
+        if aborts:
+            return self._aborted(request, held)
         stale = self._collect_stale(request, held.ruleset)
         static = self._static_rules(request.machine.interface_addresses)
         document = restore_document(self.settings.family, static, self._blocks, written, stale, base)
@@ -146,6 +149,12 @@ class IptablesBackend:
             no_local_endpoints=(self._counts.no_local_internal, self._counts.no_local_external),
         )
 
+    def _aborted(self, request: SyncRequest, held: Programmed) -> Transaction:
+        """A sync that ends because a chain or jump could not be ensured: it counts no failed restore (CP-13)."""
+        static = self._static_rules(request.machine.interface_addresses)
+        counts = (count._replace(last=0) for count in self._rule_counts(static, frozenset()))
+        return Transaction(success=False, held=held, error="refused", rule_counts=tuple(counts))
+
     def _static_rules(self, interface_addresses: tuple[int, ...]) -> StaticRules:
         """The rules that belong to no Service. They change only with the machine's addresses (I-9.3)."""
         if self._static is None or self._static[0] != interface_addresses:
@@ -154,7 +163,7 @@ class IptablesBackend:
 
     def _restore(self, tables: Tables, document: RestoreDocument, request: SyncRequest) -> str:
         """Commits the document. Returns why its first bad table was refused; empty if all tables were committed."""
-        if request.refused:
+        if Stage.RULES in request.refused:
             return "refused"
         try:
             tables.restore(document)
@@ -234,6 +243,8 @@ class IptablesBackend:
             and request.now_ns - self._last_cleanup_ns <= self.settings.config.sync_period_ns
         ):
             return ()
+        if Stage.STALE in request.refused:
+            return ()  # a failed listing is only logged
         self._last_cleanup_ns = request.now_ns
         nat = ruleset.tables.get(table_key(ruleset.family, "nat"))
         return tuple(sorted(name for name in self._maybe_stale if nat is not None and name in nat.chains))

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from kpsim.addresses import Family, parse_network
-from kpsim.backends import MachineView, RuleCount, SyncRequest, Traits, Transaction
+from kpsim.backends import MachineView, RuleCount, Stage, SyncRequest, Traits, Transaction
 from kpsim.backends.iptables.document import kube_proxy_text
 from kpsim.backends.iptables.jumps import ensure_chain, ensure_jump
 from kpsim.backends.iptables.tables import RestoreDocument, Tables, without_kube_proxy
@@ -135,6 +135,7 @@ class IpvsBackend:
             "Please use 'nftables' instead."
         ),
         schedules=True,
+        locked=(frozenset((Stage.JUMPS,)), frozenset((Stage.RULES,))),  # the first is only logged (IPVS-9)
         unverified="ip_vs decides what becomes of its packets, and the lab has no kernel with ip_vs",
         unmodelled_ports=UNMODELLED,
         unused_host_fields=frozenset(("nfacct", "serviceCIDRs", "largeClusterEndpoints", "forceFullSync")),
@@ -196,13 +197,14 @@ class IpvsBackend:
         first, self._synced_before = not self._synced_before, True
         balancing = Balancing(self._draining, request.machine.ipvs_connections, first=first)
         tables = Tables(held.ruleset)
-        commands = _ensure_chains_and_jumps(tables, held.family)
+        jumps_fail = Stage.JUMPS in request.refused
+        commands = () if jumps_fail else _ensure_chains_and_jumps(tables, held.family)
         held = replace(held, ruleset=tables.ruleset)
         stages: tuple[Callable[[Programmed], Programmed | Failed], ...] = (
             _create_ipsets,
             lambda held: balancing.serve(held, wanted.frontends),
             lambda held: replace(held, ipsets=with_contents(held.ipsets, held.family, wanted.contents)),
-            lambda held: _restore(held, wanted.document, refused=request.refused),
+            lambda held: _restore(held, wanted.document, refused=Stage.RULES in request.refused),
             lambda held: without_unwanted_addresses(held, wanted.frontends),
             lambda held: without_unwanted_servers(held, wanted.frontends, self._excluded),
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from kpsim.backends import Document, MachineView, RuleCount, SyncRequest, Traits, Transaction
+from kpsim.backends import Document, MachineView, RuleCount, Stage, SyncRequest, Traits, Transaction
 from kpsim.backends.iptables.clean_up import without_iptables
 from kpsim.backends.ipvs.clean_up import without_ipvs
 from kpsim.backends.nftables import names
@@ -101,9 +101,9 @@ class NftablesBackend:
         contested = set(self._claims.contested)
         changed, unclaimed = self._take(request)
         as_left = self._table(held) is self._left
-        kernel = _Kernel(held.ruleset, self._fixed.sets, refuses_all=request.refused)
+        kernel = _Kernel(held.ruleset, self._fixed.sets, refuses_all=Stage.RULES in request.refused)
         deletions = self._stale.deletions(request.now_ns)
-        cleaned = not deletions or not kernel.refuses(deletions)
+        cleaned = not deletions or not kernel.refuses(deletions, fails=Stage.STALE in request.refused)
         full = request.full or not cleaned
         table = kernel.ruleset.tables.get(self._key)
         if full:
@@ -215,10 +215,10 @@ class _Kernel:
         self._declared = declared
         self._refuses_all = refuses_all
 
-    def refuses(self, operations: list[Operation]) -> str:
+    def refuses(self, operations: list[Operation], *, fails: bool = False) -> str:
         """Hands a transaction to the kernel. Returns why it refuses it; empty: it took it."""
         self.documents.append(lambda: document(operations, self._declared))
-        if self._refuses_all:
+        if self._refuses_all or fails:
             return "refused"
         try:
             self.ruleset = apply(self.ruleset, operations)
