@@ -5,7 +5,7 @@ Counterpart: the API server with its watch selectors. ``kubeproxy.trackers`` rea
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from kpsim.objects import (
     Service,
     ServiceCIDR,
 )
+from kpsim.valueclass import dataclass
 
 
 class EventType(enum.StrEnum):

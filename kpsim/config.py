@@ -6,12 +6,13 @@ own decoder. ``manifests`` validates what people wrote.
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kpsim.addresses import Family, Network, canonical_ip, host_network, parse_cidr, parse_ip, parse_network
 from kpsim.inputs import Json, JsonObject
 from kpsim.objects import Node
 from kpsim.units import HOUR_NS, SECOND_NS, parse_duration_ns
+from kpsim.valueclass import dataclass
 
 
 class Mode(enum.StrEnum):

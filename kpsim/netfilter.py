@@ -210,7 +210,7 @@ class Netns(NodeFacts):
         self._registered[family] = (*self._registered[family], entry)
         self._arrange(family)
 
-    def is_new(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether packets meet nothing but rules and plain routes: no connection, no policy, and nobody watches them."""
         bare = not self.routing.rules and not any(told.virtual_servers for told in self.programmed.values())
         return bare and not len(self.conntrack) and not any(self._registered.values()) and self.ready is compiled
@@ -434,7 +434,7 @@ def expand(
     found = None
     if merge and limit is None:
         told = netns.programmed.get(packet.family)
-        by_kinds = None if trace or not indexed or told is None or not netns.is_new() else told.ruleset
+        by_kinds = None if trace or not indexed or told is None or not netns.is_plain() else told.ruleset
         found = _ways_apart(once, netns, by_kinds, as_written=as_written)
     return list(explore(once, as_written=as_written, limit=limit, merge=merge)) if found is None else found
 

@@ -5,7 +5,7 @@ Counterpart: a machine with a plain routed pod network (kubenet), after its CNI 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Polic
 from kpsim.packetpath.sockets import Socket
 from kpsim.sysctls import SETTINGS, Sysctls
 from kpsim.units import SECOND_NS
+from kpsim.valueclass import dataclass
 
 UPLINK, _BRIDGE = "eth0", "cni0"
 LOOPBACK = ("127.0.0.1/8", "::1/128")

@@ -6,11 +6,12 @@ What kube-proxy derives from an object is in ``kubeproxy.trackers``.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import Json
+from kpsim.valueclass import dataclass
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"

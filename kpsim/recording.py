@@ -9,7 +9,7 @@ O-6). What a SYNC line says about the machine is read for every mode; a mode ign
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kpsim.inputs import Json, decoded, json_line, read_bytes, shown_name
 from kpsim.kubeproxy.stale_flows import UdpFlow
 from kpsim.objects import ApiObject, Endpoints, JsonReader, Node, node_from_json, object_from_json
 from kpsim.units import HOUR_NS, SECOND_NS, parse_rfc3339_ns
+from kpsim.valueclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ kube-proxy changes some of them when it starts (route_localnet and those of conn
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from kpsim.addresses import Family
 from kpsim.errors import InputError, Problem
 from kpsim.units import SECOND_NS
+from kpsim.valueclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

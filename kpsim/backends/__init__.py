@@ -8,7 +8,7 @@ that was off need no method of their own: they are values given to the next call
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, NamedTuple, Protocol
 
 from kpsim.config import ProxierSettings, ProxyConfig
@@ -19,6 +19,7 @@ from kpsim.kubeproxy.metrics import MetricUpdate
 from kpsim.kubeproxy.plan import ServicePlan
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.programmed import Programmed
+from kpsim.valueclass import dataclass
 
 #: renders its text when it is called, because most texts are never read
 Document = Callable[[], str]

@@ -1,12 +1,12 @@
 """The packets that ``kpsim trace`` is asked for: one, several after one another, or those of a capture."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpsim.cli.printing import note
 from kpsim.errors import InputError, Problem
+from kpsim.valueclass import dataclass
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family

@@ -4,7 +4,7 @@ import enum
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -32,6 +32,7 @@ from kpsim.cli.options import (
 from kpsim.cli.printing import go_on_without_reader, note
 from kpsim.errors import InputError
 from kpsim.packetpath.chooser import MOST_WAYS
+from kpsim.valueclass import dataclass
 
 if TYPE_CHECKING:
     from kpsim.addresses import Family

@@ -4,7 +4,7 @@ Counterpart: the EndpointSlice mirroring controller. Its queue is in ``kpsim.sim
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kpsim.addresses import parse_ip
 from kpsim.endpoints.subsets import repacked
@@ -21,6 +21,7 @@ from kpsim.objects import (
     SlicePort,
     endpoint_slice_from_json,
 )
+from kpsim.valueclass import dataclass
 
 MIRROR_NAME = "endpointslicemirroring-controller.k8s.io"
 MOST_MIRRORED = 1000  #: addresses of one subset (mirroring-max-endpoints-per-subset)

@@ -7,13 +7,14 @@ How kube-proxy reads them is T-3, and not in this package.
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kpsim.endpointslices.packing import Drafts
 from kpsim.errors import InputError, Problem
 from kpsim.maps import Map
 from kpsim.objects import Node, ObjectKey, Service, SliceEndpoint
 from kpsim.units import parse_quantity
+from kpsim.valueclass import dataclass
 
 ANNOTATION_HINTS = "service.kubernetes.io/topology-aware-hints"
 ANNOTATION_MODE = "service.kubernetes.io/topology-mode"

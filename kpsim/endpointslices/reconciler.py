@@ -5,7 +5,6 @@ The functions are pure: objects in, writes out. The queue and its retries are in
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpsim.addresses import Family, parse_ip
@@ -23,6 +22,7 @@ from kpsim.endpointslices.rendering import generated_name, is_managed, new_metad
 from kpsim.endpointslices.triggers import selects, service_trigger_time_ns
 from kpsim.errors import InputError, Problem
 from kpsim.objects import EndpointSlice, Node, Pod, Service, SliceEndpoint, SlicePort
+from kpsim.valueclass import dataclass
 
 MAX_ENDPOINTS_PER_SLICE = 100
 

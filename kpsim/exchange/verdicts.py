@@ -1,7 +1,6 @@
 """The judgement about an exchange: the verdict, where it was decided and by what, and what the client is told."""
 
 import enum
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kpsim.exchange.worlds import Http
@@ -10,6 +9,7 @@ from kpsim.netfilter import Walk
 from kpsim.packet import Packet
 from kpsim.packetpath.steps import RuleMatched
 from kpsim.ruleset import Role, RuleReference
+from kpsim.valueclass import dataclass
 
 
 class Verdict(enum.StrEnum):

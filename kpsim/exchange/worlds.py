@@ -1,12 +1,12 @@
 """What an exchange asks the world: the nodes, who is at the end of a packet's way, and how it reacts."""
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.fabric import Arrival, Place, Wiring
 from kpsim.netfilter import Netns
 from kpsim.packet import Packet
+from kpsim.valueclass import dataclass
 
 
 class Target(NamedTuple):

@@ -5,11 +5,12 @@ Connections, counters and what a scheduler remembers are not in here: packets ca
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.ruleset.origin import FOREIGN, Origin
+from kpsim.valueclass import dataclass
 
 
 class VirtualServerKey(NamedTuple):

@@ -6,10 +6,11 @@ a plan into rules.
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import assert_never
 
 from kpsim.kubeproxy.trackers import Endpoint, ServicePort, ServicePortName, endpoints_on
+from kpsim.valueclass import dataclass
 
 
 class Refusal(enum.StrEnum):

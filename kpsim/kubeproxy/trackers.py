@@ -5,12 +5,13 @@ sync checks them out; ``proxier`` decides when that is.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, canonical_ip, join_host_port, parse_network
 from kpsim.objects import ANNOTATION_TRIGGER_TIME, CLUSTER_IP_NONE, EndpointSlice, Service
 from kpsim.units import parse_rfc3339_ns
+from kpsim.valueclass import dataclass
 
 
 class ServiceKey(NamedTuple):

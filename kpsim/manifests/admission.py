@@ -5,7 +5,7 @@ Counterpart: the strategies of pkg/registry. All errors of all objects are repor
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from kpsim.errors import InputError
@@ -17,6 +17,7 @@ from kpsim.manifests.schema import check_shapes, checked_texts
 from kpsim.manifests.templates import HINT, may_hold_template, template_in
 from kpsim.manifests.validation import COMPLAINTS, NAMESPACED, Complaint, is_stored, metadata_complaints
 from kpsim.objects import ApiObject, Endpoints, object_from_json
+from kpsim.valueclass import dataclass
 
 #: kinds of which little is read; a server of another version may have stored more fields
 LENIENT_KINDS = ("Pod", "Node")

@@ -6,7 +6,7 @@ unless two claim one number. Disputes are returned as complaints with the names 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kpsim import rng
@@ -14,6 +14,7 @@ from kpsim.addresses import Family, Network, format_ip, parse_ip, parse_network
 from kpsim.inputs import Json
 from kpsim.manifests.places import Path
 from kpsim.manifests.validation import Complaint, cluster_ip_path, is_stored
+from kpsim.valueclass import dataclass
 
 #: the ranges assumed if no ServiceCIDR exists: kubeadm's default, and a ULA range of the same kind
 DEFAULT_RANGES = {Family.IPV4: "10.96.0.0/12", Family.IPV6: "fd00:10:96::/112"}

@@ -4,11 +4,12 @@ Lines are looked up only when something is wrong. The text is then walked a seco
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import count, islice
 from typing import Any
 
 from kpsim.errors import Problem, printable
+from kpsim.valueclass import dataclass
 
 #: keys and indexes from the top of a document
 Path = tuple[str | int, ...]

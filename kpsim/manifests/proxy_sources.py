@@ -8,7 +8,7 @@ disagree are an error, because one cluster has one of them.
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from kpsim.manifests.templates import HINT, template_in
 from kpsim.manifests.validation import Complaint
 from kpsim.manifests.yaml_reader import YamlRefused, find_lines, read_yaml
 from kpsim.units import format_duration
+from kpsim.valueclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -23,6 +23,7 @@ from kpsim.manifests.places import Finding, Path, Place, Source
 from kpsim.manifests.settings_text import SettingsText, is_settings_text
 from kpsim.manifests.templates import HINT, RENDER, template_lines
 from kpsim.manifests.yaml_reader import YamlFault, YamlRefused, find_lines, read_yaml
+from kpsim.valueclass import dataclass
 
 MAX_YAML_BYTES = 128 << 20
 SUFFIXES = (".yaml", ".yml", ".json")

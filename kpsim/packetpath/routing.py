@@ -7,12 +7,13 @@ interface.
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from kpsim.addresses import Family, Network, format_ip, parse_cidr, parse_ip
 from kpsim.errors import InputError, Problem
 from kpsim.maps import Map
+from kpsim.valueclass import dataclass
 
 LOOPBACK4 = Network(Family.IPV4, 127 << 24, 8)
 LOOPBACK6 = Network(Family.IPV6, 1, 128)

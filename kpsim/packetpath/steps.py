@@ -4,7 +4,7 @@ Counterpart: iptables' TRACE target and ovn-trace's tree.
 """
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple, assert_never
 
 from kpsim.addresses import Family, format_ip, join_host_port
@@ -28,6 +28,7 @@ from kpsim.ruleset import (
     Statement,
     TableKey,
 )
+from kpsim.valueclass import dataclass
 
 
 class Moment(NamedTuple):

@@ -6,7 +6,6 @@ changes as :class:`Effects`. The hooks decide what happens to the packet.
 
 import enum
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -66,6 +65,7 @@ from kpsim.ruleset import (
     TableKey,
     UpdateSet,
 )
+from kpsim.valueclass import dataclass
 
 
 class Disposition(enum.StrEnum):

@@ -1,7 +1,7 @@
 """What became of a packet on one node, and one result for worlds that end alike (``packetpath.worlds``)."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from kpsim.conntrack import Entry, FlowTuple
@@ -12,6 +12,7 @@ from kpsim.packetpath.memory import Touched
 from kpsim.packetpath.steps import Ended, Step, Supposed
 from kpsim.packetpath.traversal import NO_EFFECTS, Cause, Disposition, Effects
 from kpsim.ruleset import RuleReference
+from kpsim.valueclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

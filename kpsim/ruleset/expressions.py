@@ -6,11 +6,11 @@ expression means, and ``dialects`` how it is spelled.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from kpsim.addresses import Network
 from kpsim.ruleset.fields import Field, slot_setters
 from kpsim.ruleset.sets import Interval, NamePattern, Set, SetReference
+from kpsim.valueclass import dataclass
 
 Intervals = tuple[Interval, ...]  #: sorted, and with a gap between any two
 

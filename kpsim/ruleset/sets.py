@@ -5,7 +5,7 @@ A set is a value: its elements are those that a tool wrote. What packets put int
 """
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from kpsim.addresses import Family
 from kpsim.maps import Map
 from kpsim.ruleset.origin import FOREIGN, Origin
 from kpsim.ruleset.verdicts import Goto, Jump, Terminal
+from kpsim.valueclass import dataclass
 
 Interval = tuple[int, int]  #: first and last value, both included
 Atom = int | str  #: addresses, ports, types and marks are integers, the rest are names
@@ -110,7 +111,7 @@ class Set:
     ``generation`` tells a set from one of the same name that was deleted: what packets put into that one is gone.
     """
 
-    elements: Map[Key, Element] = Map()  # noqa: RUF009 - immutable
+    elements: Map[Key, Element] = Map()
     name: str = ""
     type: SetType | None = None  #: None: written in a rule, so it follows from the key
     flags: SetFlags = NO_SET_FLAGS

@@ -1,12 +1,12 @@
 """Statements: what a rule does to a packet. A statement that ends the chain is the last part of a rule's body."""
 
 import enum
-from dataclasses import dataclass
 
 from kpsim.ruleset.expressions import Counter, Expression, Limit, Lookup, Quota, Recent, Source
 from kpsim.ruleset.fields import Field
 from kpsim.ruleset.sets import Interval, Set, SetReference
 from kpsim.ruleset.verdicts import Goto, Jump, Terminal
+from kpsim.valueclass import dataclass
 
 ALL_BITS = 0xFFFFFFFF
 

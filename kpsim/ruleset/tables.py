@@ -6,7 +6,7 @@ names.
 
 import enum
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 from kpsim.addresses import Family
@@ -18,6 +18,7 @@ from kpsim.ruleset.references import names_in, names_in_set
 from kpsim.ruleset.sets import Element, Key, Set
 from kpsim.ruleset.statements import Body, Statement, target_of
 from kpsim.ruleset.verdicts import Verdict
+from kpsim.valueclass import dataclass
 
 
 class Hook(enum.StrEnum):
@@ -205,11 +206,11 @@ class Table:
     """
 
     key: TableKey
-    chains: Map[str, Chain] = Map()  # noqa: RUF009 - immutable
-    sets: Map[str, Set] = Map()  # noqa: RUF009 - immutable
+    chains: Map[str, Chain] = Map()
+    sets: Map[str, Set] = Map()
     comment: str = ""
     dormant: bool = False
-    objects: Map[tuple[str, str], Counter | Limit | Quota] = Map()  # noqa: RUF009 - immutable; by kind and name
+    objects: Map[tuple[str, str], Counter | Limit | Quota] = Map()
     counted: Map[str, int] | None = field(default=None, compare=False, repr=False)  #: ``uses``, once they are known
 
     @property
@@ -271,7 +272,7 @@ class Ruleset:
     """
 
     family: Family
-    tables: Map[TableKey, Table] = Map()  # noqa: RUF009 - immutable
+    tables: Map[TableKey, Table] = Map()
     made: int = field(default=0, compare=False)
 
     @classmethod

@@ -1,7 +1,8 @@
 """Verdicts: how a rule, or an element of a verdict map, decides where a packet goes on."""
 
 import enum
-from dataclasses import dataclass
+
+from kpsim.valueclass import dataclass
 
 
 class Verdict(enum.StrEnum):

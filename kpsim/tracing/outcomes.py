@@ -4,7 +4,6 @@ An exchange is explored draw by draw: the request, its end and the answer. ``kps
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +13,7 @@ from kpsim.inputs import JsonObject, json_line
 from kpsim.packet import Packet
 from kpsim.packetpath.chooser import MOST_WAYS, Chooser, ScriptedChooser, TooManyWays, explore
 from kpsim.tracing.deciding import deciding_rule, rule_name
+from kpsim.valueclass import dataclass
 
 Weighted = tuple[Fraction, Exchange]
 

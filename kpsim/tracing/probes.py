@@ -11,7 +11,7 @@ that translated.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fractions import Fraction
 from html import escape
 from typing import Any
@@ -27,6 +27,7 @@ from kpsim.tracing.deciding import ProbeResult, decided_by, result_of, rule_name
 from kpsim.tracing.outcomes import Seen, Sums, explored, seen_of
 from kpsim.tracing.site import Sender, Site
 from kpsim.tracing.standing import Standing, State
+from kpsim.valueclass import dataclass
 from kpsim.wire import DEFAULT_SPORT
 
 __all__ = [

@@ -7,13 +7,13 @@ is.
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from kpsim.errors import InputError, Problem
 from kpsim.packet import Packet
 from kpsim.units import SECOND_NS
+from kpsim.valueclass import dataclass
 from kpsim.wire.headers import read_packet
 
 _MOST = 256 * 1024  #: bytes of one record; libpcap takes no more either
