@@ -42,8 +42,10 @@ class ApiEvents:
             close = event.close_watches
             kinds = close.kinds or KINDS
             for name in close.nodes or self._nodes.names:
-                if self._actors.proxies[name].watch.close(kinds, expired=close.expired):
+                watch = self._actors.proxies[name].watch
+                if watch.watches(kinds):
                     self._tell(HappeningKind.WATCH_CLOSED, name, ", ".join(kinds))
+                    watch.close(kinds, expired=close.expired)
                 else:
                     self._tell(HappeningKind.NO_EFFECT, name, "closeWatches: the node has no such watch open")
 

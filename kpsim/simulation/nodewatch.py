@@ -269,7 +269,7 @@ class NodeWatch:
         missed = len(informer.behind)
         informer.behind.clear()
         self._open(informer, self._api.number)
-        self._tell(HappeningKind.LISTED_ANEW, f"{informer.kind}: {missed} changes")
+        self._tell(HappeningKind.LISTED_ANEW, _counted(informer.kind, missed))
         for gone in (True, False):
             for key in sorted(changes):
                 old, new = changes[key][0].event.old, changes[key][-1].event.new
@@ -282,15 +282,15 @@ class NodeWatch:
     def _open(self, informer: _Informer, version: int) -> None:
         now_ns = self._clock.now_ns
         informer.open, informer.asking, informer.deaf, informer.failed = True, False, False, False
-        informer.since_ns, informer.heard = now_ns, 0
+        informer.since_ns, informer.heard = now_ns, 0 if now_ns else 1  # before the run there were events
         informer.version, informer.starts = version, self._api.starts
         self._frame_ns = now_ns
         if self._duration is None:
             return
         lasts_ns = self._draw(self._duration, "watch duration", informer.kind)
         if now_ns == 0:  # it began before the run
-            lasts_ns = rng.below(lasts_ns + 1, self._seed, "watch age", self._node, informer.kind)
-        self._later((informer,), now_ns + lasts_ns, lambda still: self._close(still[0]))
+            informer.since_ns = -rng.below(lasts_ns + 1, self._seed, "watch age", self._node, informer.kind)
+        self._later((informer,), informer.since_ns + lasts_ns, lambda still: self._close(still[0]))
 
     def _resume(self, informer: _Informer) -> None:
         """Begin a watch where the last one ended, and have all that was missed sent."""
@@ -300,7 +300,7 @@ class NodeWatch:
             self._wait(informer, _Ask.LIST)
             return
         if informer.failed:
-            self._tell(HappeningKind.WATCH_RESUMED, f"{informer.kind}: {len(informer.behind)} changes")
+            self._tell(HappeningKind.WATCH_RESUMED, _counted(informer.kind, len(informer.behind)))
         self._open(informer, informer.version)
         for change in informer.behind.values():
             self._send(informer, change, self._clock.now_ns)
@@ -322,16 +322,16 @@ class NodeWatch:
             first = next(iter(informer.behind), told + 1)
             informer.version = max(informer.version, min(told, first - 1))
 
-    def close(self, kinds: Iterable[str], *, expired: bool) -> bool:
-        """Let the API server end watches cleanly. Returns whether there was one; nodes that are cut off do not hear of it."""
-        ended = [self._informers[kind] for kind in kinds if self._informers[kind].open]
-        if self._cut_until() is not None:
-            return False
-        for informer in ended:
-            if expired:
+    def watches(self, kinds: Iterable[str]) -> bool:
+        """Return whether a watch of one of these kinds is open, and would hear that it is ended."""
+        return self._cut_until() is None and any(self._informers[kind].open for kind in kinds)
+
+    def close(self, kinds: Iterable[str], *, expired: bool) -> None:
+        """Let the API server end watches cleanly. ``expired``: what they know is older than its history."""
+        for informer in [self._informers[kind] for kind in kinds]:
+            if informer.open and expired:
                 informer.starts = -1
             self._close(informer)
-        return bool(ended)
 
     def _close(self, informer: _Informer) -> None:
         if not informer.open or self._cut_until() is not None:
@@ -420,3 +420,7 @@ class NodeWatch:
 
     def _tell(self, kind: HappeningKind, detail: str) -> None:
         self._log.happenings.append(Happening(self._clock.now_ns, kind, self._node, detail))
+
+
+def _counted(kind: str, changes: int) -> str:
+    return f"{kind}: {changes} change{'' if changes == 1 else 's'}"
