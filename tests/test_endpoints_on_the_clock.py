@@ -153,6 +153,15 @@ def test_a_selector_ends_the_mirroring_and_slices_that_somebody_deletes_come_bac
     assert writes(deleted, "EndpointSlice", "default/db") == [("DELETED", 5007, 1), ("ADDED", 5037, 1)]
 
 
+def test_a_service_that_loses_its_selector_keeps_its_object_which_is_mirrored_from_then_on() -> None:  # CP-4.1, CP-4.3
+    log = simulate(
+        "events: [{at: 5s, patchService: {service: web, patch: {spec: {selector: null}}}}]\n", "duration=9s", WRITTEN
+    )
+    # the slice controller leaves its own slice there (CP-3.3), so that both list the pods
+    assert writes(log, "EndpointSlice") == [("ADDED", 5037, 2)]
+    assert endpoints_at_end(log, "default/web") == ["10.180.1.2:8080", "10.180.2.2:8080"]
+
+
 def test_objects_of_services_with_a_selector_are_left_aside() -> None:  # a dump of a cluster has both
     given = BY_HAND.replace("name: db", "name: web")
     scenario = parse_scenario(HEAD + given + DELAYS, "test.yaml")

@@ -43,6 +43,9 @@ class SliceController:
 
     Each worker works on one key, no key is worked on twice at once, and all calls go through one limited client
     (CP-1.2 D6, D7).
+
+    Upstream's queues of pods and of topology have no part of their own here: their work takes no time and cannot fail, so it is done at
+    the instant at which the event is seen. Pods are not de-duplicated there, so each update asks for its Services anew (CP-3.1.1).
     """
 
     def __init__(

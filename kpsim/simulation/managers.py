@@ -26,7 +26,6 @@ class Controllers:
         by_hand = bool(scenario.created_endpoints) or any(isinstance(obj, Endpoints) for obj in scenario.objects)
         if by_hand or spec.endpoints.written:
             self._all.append(EndpointsController(clock, api, spec.endpoints, limits, delays, seed, log))
-        if by_hand:
             self._all.append(MirroringController(clock, api, limits, delays, seed, log))
 
     def start(self) -> None:
