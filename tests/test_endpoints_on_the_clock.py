@@ -70,6 +70,9 @@ def test_a_sync_with_an_old_cache_is_tried_again_after_milliseconds() -> None:  
     # seen at 6.031 and 6.041. The write of 6.048 is seen at 6.061; the second change waits for the sync to be done at 6.048,
     # finds the cache old, and again 5 ms and 10 ms later: 6.063 is late enough
     assert stale == [6048, 6053]
+    # the first write has the time of the change; the second has none, as the sync that failed has already remembered it
+    sizes = [w.bytes for w in log.watched if w.kind == "Endpoints"]
+    assert sizes[0] - sizes[1] > 100
     assert [at for _, at, _ in writes(log, "Endpoints")] == [6048, 6063 + 17]
     # the slice controller waits a second for the same
     assert [at for _, at, _ in writes(log, "EndpointSlice")] == [6048, 6048 + 1000 + 17]

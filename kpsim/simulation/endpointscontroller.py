@@ -59,7 +59,7 @@ class EndpointsController:
         """Write the objects of every Service before the run, and see them."""
         self._seen = Informers(self._api.state)
         for service in self._api.state.services:
-            made = self._wanted(service, None)
+            made = self._wanted(service, None, self._trigger_ns(service))
             if made is not None and not self._refused(made):
                 self._versions[service.key] = self._api.put(made, 0, 0).number
         self._seen = Informers(self._api.state)
@@ -103,13 +103,16 @@ class EndpointsController:
             self._listed.pop(key, None)
             self._send(key, None, cause)
             return
+        trigger_ns = self._trigger_ns(
+            service
+        )  # remembered also if the cache is old: the write that follows then has none
         current = self._seen.endpoints(_endpoints_of(key))
         if current is not None and _version(current.json) < self._versions.get(key, 0):
             words = "the controller has not seen its own last write"
             self._happening(HappeningKind.ENDPOINTS_SYNC_STALE, key, words)
             self._queue.done(key, ok=False)
             return
-        made = self._wanted(service, current)
+        made = self._wanted(service, current, trigger_ns)
         if made is None:
             self._clock.at(
                 self._clock.now_ns, Rank.CONTROLLER, ENDPOINTS_CONTROLLER, lambda: self._queue.done(key, ok=True)
@@ -117,8 +120,14 @@ class EndpointsController:
         else:
             self._send(key, made, cause)
 
-    def _wanted(self, service: Service, current: Endpoints | None) -> Endpoints | None:
-        if not (self._spec.written and has_managed_slices(service)):
+    def _writes(self, service: Service) -> bool:
+        return self._spec.written and has_managed_slices(service)
+
+    def _trigger_ns(self, service: Service) -> int | None:
+        return self._triggers.compute(service, self._seen.pods_of(service)) if self._writes(service) else None
+
+    def _wanted(self, service: Service, current: Endpoints | None, trigger_ns: int | None) -> Endpoints | None:
+        if not self._writes(service):
             return None
         pods = self._seen.pods_of(service)
         before = self._listed.get(service.key, {})
@@ -132,7 +141,7 @@ class EndpointsController:
             service,
             [subset for _, _, subset in listed.values() if subset is not None],
             current,
-            trigger_time_ns=self._triggers.compute(service, pods),
+            trigger_time_ns=trigger_ns,
             truncated=self._spec.truncated,
         )
 
