@@ -123,6 +123,8 @@ def _no_packet(c: Connection) -> str:
             return f"no rules met it: {c.node or 'its node'} was off"
         case Reason.CUT:
             return "no node got it: the load balancer had ended the connection"
+        case Reason.PACKET_LOST:
+            return f"its packet or the answer got lost on a link of {c.node}: where it met rules is not kept"
         case cause:
             return f"no node got it: {cause.value}" if cause is not Reason.NONE else "no node got it"
 

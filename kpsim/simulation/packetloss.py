@@ -20,7 +20,7 @@ SYN_REPEATED_NS = tuple(seconds * SECOND_NS for seconds in (1, 3, 7, 15, 31, 63)
 
 
 class Lost(Exception):
-    """The packet on its way got lost behind ``node`` or, if nothing saw it before, in front of it."""
+    """The packet on its way got lost on a link of ``node``."""
 
     def __init__(self, node: str) -> None:
         super().__init__(node)
@@ -68,20 +68,23 @@ class PacketLoss:
         if self._key is None:
             return
         self._crossed += 1
-        if self._loses(source, destination, self._now_ns, *self._key, self._crossed):
-            raise Lost(source or destination)
+        node = self._loser(source, destination, self._now_ns, *self._key, self._crossed)
+        if node is not None:
+            raise Lost(node)
 
     def loses_exchange(self, node: str, now_ns: int, *key: Hashable) -> bool:
         """Return whether a request from outside to a node or its answer gets lost."""
-        return self.active(now_ns) and (
-            self._loses(OUTSIDE, node, now_ns, *key, "request") or self._loses(node, OUTSIDE, now_ns, *key, "answer")
-        )
+        ways = ((OUTSIDE, node, "request"), (node, OUTSIDE, "answer")) if self.active(now_ns) else ()
+        return any(self._loser(a, b, now_ns, *key, what) is not None for a, b, what in ways)
 
-    def _loses(self, source: str, destination: str, now_ns: int, *key: Hashable) -> bool:
+    def _loser(self, source: str, destination: str, now_ns: int, *key: Hashable) -> str | None:
+        """Return the node whose link loses the packet. None: it arrives."""
         kind = "nodes" if source and destination else "outside"
-        return any(
-            rng.uniform(self._seed, "packet loss", *key, node, number) < loss.share
+        lost = (
+            node
             for node in (source, destination)
             for number, loss in enumerate(self._losses.get(node, ()))
             if now_ns < loss.until_ns and loss.peers in ("all", kind)
+            if rng.uniform(self._seed, "packet loss", *key, node, number) < loss.share
         )
+        return next(lost, None)

@@ -1,0 +1,101 @@
+"""What reports, estimates and --exact say of faults."""
+
+from fractions import Fraction
+
+import pytest
+from simulations import HEAD, simulate
+
+import kpsim
+from kpsim.errors import InputError
+from kpsim.reports.faultspells import fault_spells
+from kpsim.reports.held_up import Held, count_held
+from kpsim.reports.timeline import timeline_of
+from kpsim.scenario import parse_scenario
+from kpsim.simulation.expected import expected_losses
+from kpsim.simulation.runlog import Fate, RunLog
+from kpsim.units import SECOND_NS
+
+TRAFFIC = "traffic: [{name: t, from: nodes, nodes: [node-1], service: web, perSecond: 10}]\n"
+FLUSH = "{at: 10s, flushRules: {nodes: [node-1], tool: nft}}"
+LOSS = "{at: 10s, losePackets: {nodes: [node-1], share: 0.5, for: 5s}}"
+NFT = "proxy={mode: nftables}"
+
+
+def played(*events: str, settings: tuple[str, ...] = ("duration=40s",)) -> RunLog:
+    return simulate(f"events: [{', '.join(events)}]\n{TRAFFIC}", *settings)
+
+
+def spells(log: RunLog, node: str = "node-1") -> list[tuple[int, int, str]]:
+    return sorted((a // SECOND_NS, b // SECOND_NS, words) for a, b, words in fault_spells(log, node))
+
+
+def test_the_timeline_has_a_band_for_what_is_broken() -> None:
+    events = (
+        LOSS,
+        "{at: 5s, restartProxy: {nodes: [node-1], down: 3s}}",
+        "{at: 20s, holdLock: {nodes: [node-1], for: 1h}}",
+    )
+    log = played(*events)
+    assert spells(log) == [
+        (5, 8, "kube-proxy away"),
+        (10, 15, "packets get lost (a share of 0.5)"),
+        (20, 40, "xtables lock held"),
+    ]
+    assert spells(log, "node-2") == []
+    timeline = timeline_of(log)
+    assert timeline is not None
+    lanes = {lane.name: [mark.kind for mark in lane.marks].count("fault") for lane in timeline.lanes}
+    assert lanes["node-1"] == 3 and "fault" in dict(timeline.legend)
+    calm = timeline_of(played())
+    assert calm is not None and "fault" not in dict(calm.legend)
+
+
+def test_rules_are_removed_until_a_full_sync_writes_them() -> None:
+    change = "{at: 12s, patchService: {service: web, patch: {spec: {sessionAffinity: ClientIP}}}}"
+    log = played(FLUSH, change, settings=(NFT, "duration=60s"))  # fails at 12 s, and is tried again in full 30 s later
+    assert spells(log) == [(10, 42, "rules removed (nft flush ruleset)")]
+    lost = [c for c in log.connections if c.disposition is not Fate.DELIVERED]
+    assert count_held(log)["default/web"] == {Held.REMOVED: len(lost)}
+
+
+def test_lost_packets_wait_for_no_news() -> None:
+    held = count_held(played(LOSS))["default/web"]
+    assert set(held) == {Held.NETWORK}
+
+
+def test_a_trace_of_a_lost_packet_says_so() -> None:
+    text = f"{HEAD}events: [{LOSS}]\n{TRAFFIC}"
+    result = kpsim.run(parse_scenario(text, "t.yaml", settings=("duration=20s",)))
+    lost = next(c for c in result.log.connections if c.disposition is not Fate.DELIVERED)
+    assert "its packet or the answer got lost on a link of node-1" in str(result.trace("t", lost.number))
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (LOSS, ".events[0].losePackets: --exact: what links lose"),
+        ("{at: 1s, fillConntrack: {}}", ".events[0].fillConntrack: --exact: a table that is full"),
+        ("{at: 1s, setConntrackMax: {max: 1}}", ".events[0].setConntrackMax: --exact: a table that is full"),
+    ],
+)
+def test_exact_losses_refuse_what_they_cannot_compute(event: str, why: str) -> None:
+    with pytest.raises(InputError) as refused:
+        expected_losses(parse_scenario(f"{HEAD}events: [{event}]\n{TRAFFIC}", "t.yaml", settings=("duration=20s",)))
+    assert why in str(refused.value)
+
+
+def test_exact_losses_know_of_flushed_rules() -> None:
+    text = f"{HEAD}events: [{FLUSH}]\n{TRAFFIC}"
+    found = expected_losses(parse_scenario(text, "t.yaml", settings=(NFT, "duration=15s")))
+    assert found.lost == Fraction(50)
+
+
+def test_a_run_keeps_only_so_many_connections_of_others() -> None:
+    def filled(nodes: int) -> None:
+        text = f"{HEAD}events: [{{at: 1s, fillConntrack: {{}}}}]\n"
+        parse_scenario(text, "t.yaml", settings=("duration=3s", f"nodes={{count: {nodes}}}"))
+
+    filled(15)
+    with pytest.raises(InputError) as refused:
+        filled(16)  # of 131,072 each
+    assert "events[0].fillConntrack: 2,097,152 connections of others in all" in str(refused.value)
