@@ -59,6 +59,9 @@ EVENTS = (
     "patchService: {service: other, patch: {spec: {externalIPs: [198.51.100.9]}}}",
     "patchService: {service: web, patch: {spec: {selector: {app: other}}}}",
     "deleteService: {service: other}",
+    "flushRules: {tool: nft, nodes: [node-1]}", "flushRules: {tool: iptables, tables: [nat], keepChains: true}",
+    "losePackets: {nodes: [node-1], share: 0.5, for: 700ms}", "setConntrackMax: {max: 9, for: 1s}",
+    "fillConntrack: {entries: 30, unreplied: true, for: 2s}",
 )  # fmt: skip
 TRAFFIC = (
     "via: nodePort, clients: 4", "via: nodePort, clients: 3, nodes: [node-1]", "via: nodePort, clients: 2, sourcePorts: 2",

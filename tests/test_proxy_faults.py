@@ -69,6 +69,12 @@ def test_ipvs_mode_waits_twice_and_goes_on_without_jumps() -> None:  # IPVS-9: t
 def test_nft_waits_for_nobody() -> None:
     log = played(held(9, "1h"), CHANGE, settings=(NFT, "duration=60s"))
     assert syncs(log) == [(SEEN, SEEN + 23, False, True)]
+    assert told(log, "event without effect") == [(9000, "holdLock: nothing in this mode waits for it")]
+
+
+def test_ipvs_mode_has_no_stale_chains_to_fail() -> None:
+    log = played(NO_LISTS % "5s", settings=(IPVS, "duration=12s"))
+    assert told(log, "event without effect") == [(9000, "failSyncs: this mode looks for no stale chains")]
 
 
 def test_the_canary_takes_a_wait_in_vain_for_its_absence() -> None:  # I-14

@@ -74,6 +74,7 @@ class Traits:
     #: protocol and port of Services whose packets the kernel treats in a way that is not modelled, and what it does
     unmodelled_ports: Mapping[tuple[str, int], str] = field(default_factory=dict)
     canary: Canary | None = None  #: how the mode notices that its chains are gone; None: it does not
+    deletes_stale_chains: bool = True  #: whether syncs look for chains that nothing uses (I-13.5, NFT-8.8)
     #: the calls of a sync that wait for the xtables lock one after the other, each with what fails if it waits in vain
     locked: tuple[Refusals, ...] = ()
     #: fields of a recording's ``host`` that the mode has no use for

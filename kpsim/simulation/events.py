@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
+from kpsim.backends.table import traits_of
 from kpsim.objects import Endpoints, EndpointSlice, ObjectKey, Service
 from kpsim.scenario import Scenario
 from kpsim.scenario.endpoints import endpoints_object_key, patched_endpoints, stored_endpoints
@@ -53,7 +54,14 @@ class Events:
         self._api_events = ApiEvents(clock, actors, self._nodes, log)
         families = cluster_families(spec.nodes)
         self._proxy_events = ProxyEvents(
-            clock, self._nodes, actors.proxies, scenario.loaded, families, actors.skews, log
+            clock,
+            self._nodes,
+            actors.proxies,
+            scenario.loaded,
+            families,
+            actors.skews,
+            traits_of(scenario.proxy.mode),
+            log,
         )
         self._network_events = NetworkEvents(clock, self._nodes, actors, log)
         self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from kpsim.addresses import Family
+from kpsim.backends import Traits
 from kpsim.scenario.beside import RulesBeside
 from kpsim.scenario.event_schema import FailSyncs, ScenarioEvent, SyncPart
 from kpsim.scenario.fault_schema import ClockSkew, CrashProxy, FlushRules, HoldLock
@@ -30,6 +31,7 @@ class ProxyEvents:
         loaded: Mapping[int, RulesBeside],
         families: Iterable[Family],
         skews: dict[str, int],
+        traits: Traits,
         log: RunLog,
     ) -> None:
         self._clock = clock
@@ -38,6 +40,7 @@ class ProxyEvents:
         self._loaded = loaded
         self._families = tuple(families)
         self._skews = skews
+        self._traits = traits
         self._clocks_set: Counter[str] = Counter()
         self._log = log
         self._back_ns: dict[str, int] = {}  #: when a stopped kube-proxy comes back, by node
@@ -72,6 +75,10 @@ class ProxyEvents:
     # ------------------------------------------------------------------------------------------------------------- syncs
 
     def _fail_syncs(self, fail: FailSyncs) -> None:
+        if fail.part is SyncPart.STALE_CHAINS and not self._traits.deletes_stale_chains:
+            for name in fail.nodes or self._nodes.names:
+                self._tell(HappeningKind.NO_EFFECT, name, "failSyncs: this mode looks for no stale chains")
+            return
         what = "" if fail.part is SyncPart.RULES else " with their stale chains"
         for name in fail.nodes or self._nodes.names:
             faults = self._proxies[name].faults
@@ -89,8 +96,9 @@ class ProxyEvents:
         """The lock goes with the machine: one that is off, or that boots, has none."""
         for name in hold.nodes or self._nodes.names:
             proxy = self._proxies[name]
-            if self._nodes.is_down(name):
-                self._tell(HappeningKind.NO_EFFECT, name, "holdLock: the node is down")
+            if self._nodes.is_down(name) or not self._traits.locked:
+                why = "the node is down" if self._nodes.is_down(name) else "nothing in this mode waits for it"
+                self._tell(HappeningKind.NO_EFFECT, name, f"holdLock: {why}")
                 continue
             until_ns = self._clock.now_ns + hold.lasting_ns
             proxy.faults.locked_until_ns = max(proxy.faults.locked_until_ns, until_ns)

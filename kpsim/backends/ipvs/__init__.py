@@ -135,6 +135,7 @@ class IpvsBackend:
             "Please use 'nftables' instead."
         ),
         schedules=True,
+        deletes_stale_chains=False,
         locked=(frozenset((Stage.JUMPS,)), frozenset((Stage.RULES,))),  # the first is only logged (IPVS-9)
         unverified="ip_vs decides what becomes of its packets, and the lab has no kernel with ip_vs",
         unmodelled_ports=UNMODELLED,
