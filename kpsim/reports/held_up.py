@@ -48,7 +48,7 @@ class Held(enum.StrEnum):
     ABSENT = "absent"  #: nobody was there who could answer
     REMOVED = "removed"  #: another program had removed the node's rules
     NETWORK = "network"  #: a link lost the packet
-    POLICY = "policy"  #: rules, policies and limits that were what they should be
+    POLICY = "policy"  #: rules, policies and limits that are as they were configured
 
     @property
     def of_time(self) -> bool:
@@ -70,7 +70,7 @@ HELD_MEANING = {
     Held.ABSENT: "nobody was there to answer",
     Held.REMOVED: "somebody had removed the node's rules",
     Held.NETWORK: "a link lost the packet",
-    Held.POLICY: "rules and policies as they should be",
+    Held.POLICY: "rules and policies as configured",
 }
 
 _POLICY = frozenset({
