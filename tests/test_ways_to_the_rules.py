@@ -3,6 +3,7 @@
 import pytest
 from runlogs import ms
 
+from kpsim.reports import frames
 from kpsim.reports.held_up import Held
 from kpsim.reports.held_words import held_sentence
 from kpsim.reports.sync_lag import Stage, stage_ns
@@ -51,6 +52,22 @@ def test_what_a_user_writes_himself_has_neither_notice_nor_controller() -> None:
     by_object = {change.change.split()[0]: change for change in log.programming}
     assert set(by_object) == {"Service"}
     assert [stage_ns(by_object["Service"], stage) for stage in Stage] == [ms(n) for n in (0, 5, 0, 0, 50, 0, 100)]
+
+
+def test_what_kube_proxy_does_not_report_says_why() -> None:
+    """A crash changes readiness, so its slice has a trigger time; a deletion has none, and a failed sync loses them (CP-10.2)."""
+    crash = "crash: {workload: web, restarts: false}"
+    for event, expected in (
+        (crash, (2, 0, 0)),
+        ("scale: {workload: web, replicas: 0}", (0, 2, 0)),
+        ("patchService: {service: web, patch: {spec: {sessionAffinity: ClientIP}}}", (0, 2, 0)),
+        (crash + "}\n  - {at: 4s, failSyncs: {nodes: [node-1], count: 1}", (1, 0, 1)),
+    ):
+        figures = run(parse_scenario(CLUSTER.replace("EVENT", event), "ways.yaml", settings=["duration=40s"])).figures
+        names = ("reported_count", "unreported.no-trigger-time", "unreported.lost")
+        assert tuple(figures[f"sync_lag.{name}"] for name in names) == expected, event
+    log = ran(crash)
+    assert frames.SYNC_LAG.frame(log)["unreported"].tolist() == ["", ""]
 
 
 def test_a_deletion_is_written_by_its_client_and_the_exit_by_the_kubelet() -> None:

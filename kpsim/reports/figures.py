@@ -23,12 +23,14 @@ from kpsim.reports.overview import GroupField, Tally, count_groups, nodes_of, ta
 from kpsim.reports.shares import address_of, pod_figure, shares_of
 from kpsim.reports.sync_lag import (
     Quantiles,
+    Unreported,
     lag_by_node,
     lag_quantiles,
     quantiles,
     reported_ns,
     skew_ns,
     stage_quantiles,
+    unreported,
     write_ns,
 )
 from kpsim.reports.watch_traffic import refused_writes, watch_sums
@@ -148,6 +150,8 @@ SCHEME: tuple[FigureKind, ...] = (
     FigureKind("sync_lag.nodes.<node>.<quantile>_seconds", "the lag of one node"),
     FigureKind("sync_lag.reported_count", "samples of kube-proxy's own network-programming latency"),
     FigureKind("sync_lag.reported_<quantile>_seconds", "their quantiles"),
+    FigureKind("sync_lag.unreported.no-trigger-time", "changes without a sample, because they say no trigger time"),
+    FigureKind("sync_lag.unreported.lost", "changes whose sample was lost: their sync failed, or a slice was deleted"),
     FigureKind("sync_lag.reported_skew_<quantile>_seconds", "by how much they exceed the true lag"),
     FigureKind("syncs.count", "runs of the sync loops"),
     FigureKind("syncs.full", "full ones"),
@@ -334,6 +338,9 @@ def _sync_figures(log: RunLog) -> Iterator[tuple[str, int | float]]:
     reported = reported_ns(log)
     yield "sync_lag.reported_count", len(reported)
     yield from _quantile_figures("sync_lag.reported_", quantiles(reported))
+    without = Counter(map(unreported, log.programming))
+    for why in Unreported:
+        yield f"sync_lag.unreported.{slug(why.value)}", without[why]
     skews = [skew for skew in map(skew_ns, log.programming) if skew is not None]
     yield from _quantile_figures("sync_lag.reported_skew_", quantiles(skews))
     yield "syncs.count", len(log.syncs)

@@ -22,7 +22,7 @@ from kpsim.reports.local_policy import (
 )
 from kpsim.reports.overview import Group, count_groups
 from kpsim.reports.pinned import PinnedFlows, pinned_flows
-from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, skew_ns, stage_ns, write_ns
+from kpsim.reports.sync_lag import LagQuantiles, Stage, all_quantiles, lag_ns, skew_ns, stage_ns, unreported, write_ns
 from kpsim.reports.watch_traffic import WatchTotal, watch_totals
 from kpsim.simulation.runlog import (
     Connection,
@@ -336,6 +336,13 @@ SYNC_LAG: Table[Programming] = Table(
             "reported", "duration as kube-proxy reports it; missing: it does not", lambda p: p.reported_ns, "Int64"
         ),
         *_times("skew", "by how much that exceeds the lag; missing: not reported", skew_ns, "Int64"),
+        Column(
+            "unreported",
+            "str",
+            "",
+            "why it does not: no trigger time, or lost; empty: it does",
+            lambda p: unreported(p) or "",
+        ),
         Column("cause", "str", "", "the first write; empty: the change itself", _first_write),
     ),
 )

@@ -127,6 +127,21 @@ def skew_ns(change: Programming) -> int | None:
     return None if change.reported_ns is None else change.reported_ns - lag_ns(change)
 
 
+class Unreported(enum.StrEnum):
+    """Why kube-proxy has no sample of a change (CP-11.2)."""
+
+    NO_TRIGGER_TIME = "no trigger time"  #: Services, pods that end, and all that comes without a change of readiness
+    #: its sync failed, a slice of the Service was deleted in the same batch, or the time is older than the process
+    LOST = "lost"
+
+
+def unreported(change: Programming) -> Unreported | None:
+    """Return why kube-proxy has no sample of a change. None: it has one."""
+    if change.reported_ns is not None:
+        return None
+    return Unreported.LOST if change.had_trigger_time else Unreported.NO_TRIGGER_TIME
+
+
 def mean_stages_ns(log: RunLog) -> dict[Stage, float]:
     """Return the mean duration of each leg over all changes. Their sum is the mean lag. Empty without changes."""
     count = len(log.programming)

@@ -51,6 +51,7 @@ def programmed(
             programmed_ns=now_ns,
             reported_ns=reported_ns,
             cause=change.cause,
+            had_trigger_time=trigger_ns is not None,
         )
 
 

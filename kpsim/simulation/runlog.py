@@ -211,6 +211,7 @@ class Programming:
     programmed_ns: int  #: when the node's rules were in force
     reported_ns: int | None  #: kube-proxy's own network-programming latency sample (a duration), O-8.6
     cause: Cause | None = None  #: None: not recorded; all until ``written_ns`` then counts as one stage
+    had_trigger_time: bool = True  #: False: the object says none, so kube-proxy measures nothing (CP-3.7.3)
 
 
 @dataclass(frozen=True, slots=True)
