@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import ClassVar, NamedTuple, Protocol
 
+from kpsim.backends.work import Calls, Tool, no_calls
 from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.inputs import Json
 from kpsim.ipvs.connections import Counters
@@ -65,6 +66,7 @@ class Traits:
     hastens_retry: bool
     #: how often the mode does something by its own timer, besides syncs; None: never (IPVS-6.2)
     tick_ns: int | None = None
+    tools: tuple[Tool, ...] = ()  #: what a sync calls
     reads_service_cidrs: bool = False  #: whether rules depend on ServiceCIDR objects (NFT-5.9)
     #: the Warning event on its Node with which kube-proxy starts: reason and message (IPVS-1.5); empty: none
     warning: str = ""
@@ -142,6 +144,7 @@ class Transaction:
     #: or Services (IPVS-9.2)
     no_local_endpoints: tuple[int, int] = (0, 0)
     became_full: bool = False  #: the sync was to be partial, and the backend made it full (NFT-8.4)
+    calls: Callable[[], Calls] = no_calls  #: what it had its tools do; counted when it is called
 
     @property
     def rules_written(self) -> int:

@@ -24,7 +24,9 @@ from kpsim.backends.iptables.tables import (
     service_chains,
     without_kube_proxy,
 )
+from kpsim.backends.iptables.work import calls_of
 from kpsim.backends.leftovers import without_nftables
+from kpsim.backends.work import Tool
 from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.dialects.iptables import Style, render_ruleset, table_key
 from kpsim.inputs import Json
@@ -74,6 +76,7 @@ class IptablesBackend:
         hastens_retry=True,
         canary=CANARY,
         locked=(frozenset((Stage.JUMPS, Stage.RULES)),),  # the first of them to wait in vain ends the sync (I-13.6)
+        tools=(Tool.IPTABLES,),
         unused_host_fields=frozenset(("ipvsConns", "gracefulTick", "serviceCIDRs")),
         accounting=(
             ("iptables_ct_state_invalid_dropped_packets_total", INVALID_DROPPED_COUNTER),
@@ -138,6 +141,7 @@ class IptablesBackend:
         if not error:
             self._maybe_stale.difference_update(stale)
         counts = self._rule_counts(static, written)
+        saves = self._last_cleanup_ns == request.now_ns
         return Transaction(
             success=not error,
             held=replace(held, ruleset=tables.ruleset),
@@ -147,6 +151,7 @@ class IptablesBackend:
             rule_counts=counts,
             metrics=self._metrics(counts, failed=bool(error), partial=not request.full),
             no_local_endpoints=(self._counts.no_local_internal, self._counts.no_local_external),
+            calls=lambda: calls_of(document, counts, tables.ruleset, saves=saves, ensures=request.full),
         )
 
     def _aborted(self, request: SyncRequest, held: Programmed) -> Transaction:

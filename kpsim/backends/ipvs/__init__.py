@@ -40,7 +40,9 @@ from kpsim.backends.ipvs.servers import (
     without_unwanted_addresses,
     without_unwanted_servers,
 )
+from kpsim.backends.ipvs.work import calls_of
 from kpsim.backends.leftovers import without_nftables
+from kpsim.backends.work import Tool
 from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.errors import InputError
 from kpsim.inputs import Json
@@ -139,6 +141,7 @@ class IpvsBackend:
         locked=(frozenset((Stage.JUMPS,)), frozenset((Stage.RULES,))),  # the first is only logged (IPVS-9)
         unverified="ip_vs decides what becomes of its packets, and the lab has no kernel with ip_vs",
         unmodelled_ports=UNMODELLED,
+        tools=(Tool.IPTABLES, Tool.IPSET, Tool.IP_VS),
         unused_host_fields=frozenset(("nfacct", "serviceCIDRs", "largeClusterEndpoints", "forceFullSync")),
     )
 
@@ -197,7 +200,7 @@ class IpvsBackend:
         wanted = self._wanted(request, held)
         first, self._synced_before = not self._synced_before, True
         balancing = Balancing(self._draining, request.machine.ipvs_connections, first=first)
-        tables = Tables(held.ruleset)
+        tables, before = Tables(held.ruleset), held
         jumps_fail = Stage.JUMPS in request.refused
         commands = () if jumps_fail else _ensure_chains_and_jumps(tables, held.family)
         held = replace(held, ruleset=tables.ruleset)
@@ -225,6 +228,7 @@ class IpvsBackend:
             rule_counts=wanted.rule_counts,
             metrics=self._metrics(failed),
             no_local_endpoints=wanted.no_local_endpoints,
+            calls=lambda: calls_of(wanted.document, wanted.rule_counts, before, held),
         )
 
     def _wanted(self, request: SyncRequest, held: Programmed) -> _Wanted:

@@ -17,6 +17,8 @@ from kpsim.backends.nftables.elements import Claims, ElementMemory, Place
 from kpsim.backends.nftables.fixed import FixedPart
 from kpsim.backends.nftables.service_objects import Claim, PortObjects, write_port_objects
 from kpsim.backends.nftables.stale import StaleObjects
+from kpsim.backends.nftables.work import calls_of
+from kpsim.backends.work import Tool
 from kpsim.config import ProxierSettings, ProxyConfig
 from kpsim.dialects import Form, dialect_of
 from kpsim.dialects.nft.dialect import DIALECT
@@ -48,6 +50,7 @@ class NftablesBackend:
         longest_pause_ns=_longest_pause_ns,
         hastens_retry=True,
         reads_service_cidrs=True,
+        tools=(Tool.NFT,),
         unused_host_fields=frozenset(
             ("ipvsConns", "gracefulTick", "iptablesFlushed", "nfacct", "randomFully", "largeClusterEndpoints")
         ),
@@ -64,7 +67,8 @@ class NftablesBackend:
         self._memory = ElementMemory(self._key, self._fixed.sets)
         self._stale = StaleObjects(self._key)
         self._left: Table | None = None  #: the table as the last sync left it
-        self._rule_count = 0  #: of all service ports
+        self._rule_count = self._map_count = 0  #: of all service ports
+        self._maps_left: int | None = None  #: maps in the rules that the last sync left; None: it failed
         self._refusals = [0, 0]
 
     def start(self, held: Programmed) -> Programmed:
@@ -98,9 +102,10 @@ class NftablesBackend:
 
     def sync(self, request: SyncRequest, held: Programmed) -> Transaction:
         """Does one sync (NFT-8.4): deletes what has long been stale, then brings the table in line."""
+        before, maps_before = self._table(held), self._maps_left
         contested = set(self._claims.contested)
         changed, unclaimed = self._take(request)
-        as_left = self._table(held) is self._left
+        as_left = before is self._left
         kernel = _Kernel(held.ruleset, self._fixed.sets, refuses_all=Stage.RULES in request.refused)
         deletions = self._stale.deletions(request.now_ns)
         cleaned = not deletions or not kernel.refuses(deletions, fails=Stage.STALE in request.refused)
@@ -124,7 +129,9 @@ class NftablesBackend:
         if error:
             self._stale.forget()
         after = replace(held, ruleset=kernel.ruleset)
-        self._left = self._table(after)
+        left = self._left = self._table(after)
+        self._maps_left = maps = None if error else self._map_count
+        known = maps_before if as_left else None
         return Transaction(
             success=not error,
             held=after,
@@ -134,6 +141,7 @@ class NftablesBackend:
             metrics=self._metrics(cleaned=cleaned, success=not error),
             no_local_endpoints=(self._refusals[0], self._refusals[1]),
             became_full=full and not request.full,
+            calls=lambda: calls_of((deletions, operations), (before, known), (left, maps), full=full),
         )
 
     def _table(self, held: Programmed) -> Table | None:
@@ -190,6 +198,7 @@ class NftablesBackend:
 
     def _add_counts(self, objects: PortObjects, sign: int) -> None:
         self._rule_count += sign * objects.rule_count
+        self._map_count += sign * objects.map_count
         for number, refused in enumerate(objects.refusals):
             self._refusals[number] += sign * refused
 

@@ -67,6 +67,11 @@ class PortObjects:
     refusals: tuple[bool, bool]  #: counts as "no local endpoints": internal, external (NFT-8.12)
 
     @property
+    def map_count(self) -> int:
+        """How many maps stand in its rules: those that choose an endpoint. Each is an object of the kernel."""
+        return bool(self.plan.cluster) + bool(self.plan.local)
+
+    @property
     def claims(self) -> Iterator[Claim]:
         for step in self.opening:
             if isinstance(step, Claim):
