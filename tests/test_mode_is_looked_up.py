@@ -23,6 +23,7 @@ OTHER_MEANINGS = (
     "dialects/iptables/dialect.py", "backends/ipvs/__init__.py",
     "comparison/behaviour/reasons_of_ipvs.py", "dialects/iptables/saved.py", "dialects/iptables/options.py", "dialects/nft/json_form.py", "verify/intent/settings.py",
     "verify/intent/judging.py", "scenario/fault_schema.py", "lab/tools/variants.py", "lab/tools/iptables.py", "lab/tools/nft.py",
+    "backends/work.py", "calibration/subjects.py",
 )  # fmt: skip
 #: where one dialect may be imported: a backend writes for one tool, a tool of the lab loads rules with one tool
 OF_ONE_TOOL = ("backends/", "dialects/", "lab/tools/")

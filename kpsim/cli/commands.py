@@ -7,7 +7,8 @@ from importlib import import_module
 #: command → its module, if that has another name
 _MODULES = {"explain-config": "explain_config", "scenarios": "run", "schema": "run"}
 NAMES = (
-    "check", "compare", "diff", "explain-config", "migrate", "replay", "risk", "rules", "run", "scenario", "scenarios", "schema", "survey", "sweep",
+    "calibrate", "check", "compare", "diff", "explain-config", "migrate", "replay", "risk", "rules", "run", "scenario", "scenarios", "schema",
+    "survey", "sweep",
     "trace", "upgrade", "verify",
 )  # fmt: skip
 _COMPLETING = "_KPSIM_COMPLETE"  #: a shell asks for words, perhaps those of all commands

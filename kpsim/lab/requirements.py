@@ -50,6 +50,20 @@ def require(variant: Variant, families: Iterable[Family] = tuple(Family), *, ref
         raise InputError([Problem(f"packets cannot be sent through Linux here: {obstacle}{why}") for obstacle in found])
 
 
+def require_namespaces(*, refused: str = "") -> None:
+    """LabError that names what is missing unless there can be network namespaces. ``refused`` as for :func:`require`."""
+    if platform.system() != "Linux":
+        raise LabError(f"nothing can be measured here: needs Linux: this is {platform.system()}")
+    missing = [str(each) for each in _missing_rights()]
+    if not missing:
+        try:
+            Namespace().close()
+        except LabError as error:
+            missing = [f"no new network namespace: {error}"]
+    if missing:
+        raise LabError(f"nothing can be measured here: {'; '.join([*missing, *filter(None, (refused,))])}")
+
+
 # --- rights and tools ------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 
+from kpsim.calibration.measuring import Calibration
 from kpsim.cli import app, main
 from kpsim.cli.commands import NAMES, register
 from kpsim.comparison.behaviour.report import Report as Differences
@@ -233,6 +234,12 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--long": (["small.yaml"], ["--long"]),
         "--format": (["small.yaml"], ["--format", "json"]),
     },
+    "calibrate": {
+        "--out": ([], ["--out", "costs.yaml"]),
+        "--sizes": ([], ["--sizes", "30x4,60"]),
+        "--seconds": ([], ["--seconds", "7"]),
+        "--format": ([], ["--format", "json"]),
+    },
     "verify": {
         "--node": (["shop.yaml"], ["--node", "node-1"]),
         "--mode": (["shop.yaml"], ["--mode", "ipvs"]),
@@ -404,7 +411,7 @@ def test_every_option_has_its_case() -> None:
     assert set(options()) == {(command, option) for command, cases in CASES.items() for option in cases}
 
 
-@pytest.mark.parametrize(("command", "option"), [pair for pair in options() if pair[0] != "verify"])
+@pytest.mark.parametrize(("command", "option"), [pair for pair in options() if pair[0] not in ("verify", "calibrate")])
 def test_an_option_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPatch, command: str, option: str) -> None:
     if option == "--long":
         monkeypatch.setattr("kpsim.effort.MOST_S", 0.0)  # everything would take too long
@@ -445,6 +452,23 @@ def test_an_option_of_verify_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPat
     plain, changed = kpsim("verify", *before), kpsim("verify", *before, *given)
     assert plain.everything != changed.everything
     assert changed.code in ((2,) if ("verify", option) in REFUSED else (0, 1)), changed.errors
+
+
+@pytest.mark.parametrize("option", CASES["calibrate"])
+def test_an_option_of_calibrate_matters(kpsim: Kpsim, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """What is asked of the machine. The machine itself is left out."""
+
+    def found(sizes: Any, seconds: float, _progress: Any) -> Calibration:
+        print(sizes, seconds)
+        return Calibration("6.1.2", "a processor", 1, [], {"nft": "not here"}, list(sizes))
+
+    monkeypatch.setattr("kpsim.lab.rootless.become_root", lambda: "")
+    monkeypatch.setattr("kpsim.lab.requirements.require_namespaces", lambda **_: None)
+    monkeypatch.setattr("kpsim.calibration.measuring.measure", found)
+    before, given = CASES["calibrate"][option]
+    plain, changed = kpsim("calibrate", *before), kpsim("calibrate", *before, *given)
+    assert plain.everything != changed.everything
+    assert plain.code == changed.code == 0, changed.errors
 
 
 @pytest.mark.parametrize(
