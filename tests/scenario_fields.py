@@ -20,6 +20,8 @@ Json = dict[str, Any]
 DIALS = (
     "beside", "events.loadRules", "kubeProxy",
     "events.apiServerBusy", "events.apiServerDown", "events.apiServerSlow", "events.closeWatches", "events.cutOff",
+    "beside", "events.loadRules", "otherServices",
+    "delays.sync.costs", "delays.sync.iptables", "delays.onNodes.sync.costs", "delays.onNodes.sync.iptables",
     "delays.deletionToKubelet", "delays.pleg", "delays.preset", "delays.scheduler", "delays.workloadController",
     "controller.maxEndpointsPerSlice", "endpoints", "events.createEndpoints", "events.deleteEndpoints", "events.deleteEndpointSlice.service",
     "events.patchEndpoints", "watchers",

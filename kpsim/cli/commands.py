@@ -8,8 +8,7 @@ from importlib import import_module
 _MODULES = {"explain-config": "explain_config", "scenarios": "run", "schema": "run"}
 NAMES = (
     "calibrate", "check", "compare", "diff", "explain-config", "migrate", "replay", "risk", "rules", "run", "scenario", "scenarios", "schema",
-    "survey", "sweep",
-    "trace", "upgrade", "verify",
+    "survey", "sweep", "trace", "upgrade", "verify",
 )  # fmt: skip
 _COMPLETING = "_KPSIM_COMPLETE"  #: a shell asks for words, perhaps those of all commands
 

@@ -88,9 +88,24 @@ def effort_of(scenario: Scenario) -> Effort:
         + partial * (SYNC_S + of_service * SYNC_ENDPOINT_S)
         + writes * nodes * WRITE_S
         + sum(filled(spec, scenario.proxy).values()) * FILLED_S
+        + _of_others(scenario, nodes, partial)
     )
     told = [f"{ceil(number):,} {name}" for number, name in ((connections, "connections"), (packets, "later packets"), (probes, "probes"), (asked, "probes of pods"), (nodes + partial, "syncs")) if number >= 1]  # fmt: skip
     return Effort(seconds, ", ".join(told) or "nothing to do")
+
+
+#: endpoints that a Service without any costs as much as
+_OF_A_SERVICE = 4
+
+
+def _of_others(scenario: Scenario, nodes: int, partial: float) -> float:
+    """Return the seconds of the Services that nobody calls, in full syncs: at each start, in some modes always."""
+    others = scenario.spec.other_services
+    if others is None:
+        return 0.0
+    starts = sum(bool(event.restart_proxy or event.node_up or event.reboot) for event in scenario.spec.events)
+    full = nodes * (1 + starts) + (0 if traits_of(scenario.proxy.mode).partial_syncs else partial)
+    return full * others.count * (_OF_A_SERVICE + others.endpoints) * SYNC_ENDPOINT_S
 
 
 def _changed_pods(event: ScenarioEvent, number: Mapping[str, int], nodes: int) -> float:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from kpsim.backends.table import notes_on
-from kpsim.config import Mode, ProxyConfig, config_from_json
+from kpsim.config import DEFAULT_MODE, Mode, ProxyConfig, config_from_json
 from kpsim.errors import InputError, Problem
 from kpsim.inputs import read_text
 from kpsim.manifests import check_proxy_config
@@ -19,11 +19,13 @@ from kpsim.objects import ApiObject, Endpoints, EndpointSlice, Service
 from kpsim.scenario.beside import RulesBeside, read_beside
 from kpsim.scenario.document import instead_of_cluster, override, read_document
 from kpsim.scenario.endpoints import idle_endpoints
+from kpsim.scenario.priced import read_costs
 from kpsim.scenario.problems import findings_of, suggestion
 from kpsim.scenario.references import check_references, idle_balancing, idle_labels, idle_timeouts, silent_traffic
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.services import merged_proxy, read_objects
 from kpsim.scenario.settings import check_fills, check_settings
+from kpsim.scenario.sync_costs import SyncCosts
 from kpsim.scenario.taken import take_objects
 
 
@@ -48,6 +50,7 @@ class Scenario:
         default_factory=dict
     )  #: those of each ``loadRules`` event, by its position
     created_endpoints: Mapping[int, Endpoints] = field(default_factory=dict)  #: of each ``createEndpoints`` event
+    costs: Mapping[str, SyncCosts] = field(default_factory=dict)  #: of syncs, by the names that ``delays`` give them
     walk_all: bool = False  #: no short connection goes as one before did: the same results, after a longer time
     #: the file's own content with every setting in it; what its ``manifests`` hold is not in there
     content: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -156,6 +159,8 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
             document.finding("one name for all nodes: nodes are named by nodes", ("proxy", "hostnameOverride"))
         )
     config = None if complaints else replace(config_from_json(proxy_json), **objects.exact)  # type: ignore[arg-type]
+    costs = read_costs(spec.delays, DEFAULT_MODE if config is None else config.mode, document, file)
+    problems += costs.problems
     findings += check_settings(spec.nodes, config, document)
     if config is not None and not findings:
         findings += check_fills(spec, config, document)
@@ -169,6 +174,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         *objects.notes,
         *beside.notes,
         *check.notes,
+        *costs.notes,
         *notes_on(config.mode, services),
         *silent_traffic(spec),
         *idle_labels(spec),
@@ -188,6 +194,7 @@ def parse_scenario(text: str, file: str, *, settings: Sequence[str] = ()) -> Sce
         places,
         beside.initial,
         beside.loaded,
+        costs=costs.named,
         content=given.content,
         created_endpoints=objects.created_endpoints,
     )

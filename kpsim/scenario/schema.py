@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from kpsim.apisizes import ETCD_REQUEST_LIMIT
+from kpsim.lab.tools.variants import Variant
 from kpsim.scenario.delay_presets import DelayPreset, preset_delays
 from kpsim.scenario.event_schema import LoadRules, ScenarioEvent
 from kpsim.scenario.load_balancer_schema import LoadBalancerSpec
@@ -33,12 +34,26 @@ class SyncCost(Part):
     """How long one run of the sync loop takes.
 
     ``base``, ``perRule`` for each rule that it writes, and ``perHeldRule`` for each rule of kube-proxy that the kernel then
-    holds: iptables-legacy-restore exchanges whole tables, and nftables mode lists all its chains and sets (NFT-8.4).
+    holds: iptables-legacy-restore exchanges whole tables, and nftables mode lists all its chains and sets (NFT-8.4). With
+    ``costs`` a sync takes what its tools take, and of the other fields what is given.
     """
 
     base: Delay = Delay.of(50 * MILLISECOND_NS)
     per_rule_ns: DurationNs = 20 * MICROSECOND_NS
     per_held_rule_ns: DurationNs = 0
+    costs: Annotated[str, Field(min_length=1)] | None = None
+    """What the tools cost on some machine: the name of costs that kpsim has, or a file that ``kpsim calibrate`` wrote."""
+    iptables: Variant | None = None
+    """Which iptables kube-proxy calls, if ``costs`` tell them apart: ``nft`` or ``legacy``."""
+
+    @model_validator(mode="after")
+    def _of_costs(self) -> "SyncCost":
+        if self.costs is None:
+            if self.iptables is not None:
+                raise ValueError("expected costs beside iptables, which says whose costs count")
+            return self
+        nothing = {"base": Delay.of(0), "per_rule_ns": 0}
+        return self.model_copy(update={n: value for n, value in nothing.items() if n not in self.model_fields_set})
 
 
 class NodeDelays(Part):
@@ -163,6 +178,15 @@ class WatchersSpec(Part):
     """Others that watch Endpoints, beside kube-controller-manager; every kube-proxy did before Kubernetes 1.19."""
 
 
+class OtherServices(Part):
+    """Services that nobody calls, but for which kube-proxy writes rules: they make a cluster large."""
+
+    count: Annotated[int, Field(ge=1, le=50_000)]
+    """How many, each with one TCP port and a cluster IP in 172.31.0.0/16 or fd00:172:31::/48, in the namespace ``others``."""
+    endpoints: Annotated[int, Field(ge=0, le=100)] = 2
+    """How many endpoints each of them has."""
+
+
 # ------------------------------------------------------------------------------------------------------------ document
 
 
@@ -181,6 +205,8 @@ class ScenarioSpec(Part):
     """Files with Kubernetes objects, relative to the scenario file."""
     objects: tuple[dict[str, JsonValue], ...] = ()
     """Kubernetes objects: Services, and EndpointSlices and Endpoints of Services without selector."""
+    other_services: OtherServices | None = None
+    """Services beside those of ``objects``, which cost kube-proxy time and are not called."""
     proxy: dict[str, JsonValue] = Field(default_factory=dict)
     """Part of a KubeProxyConfiguration; ``clusterCIDR`` is 10.180.0.0/16 unless it says otherwise."""
     kube_proxy: KubeProxySpec = KubeProxySpec()

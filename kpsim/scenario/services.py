@@ -31,6 +31,7 @@ from kpsim.scenario.document import Document
 from kpsim.scenario.endpoints import after_endpoints, endpoints_object_key, with_endpoints
 from kpsim.scenario.event_schema import ScenarioEvent
 from kpsim.scenario.nodes import CLUSTER_CIDRS, ClusterNode, cluster_families, cluster_nodes
+from kpsim.scenario.others import other_services
 from kpsim.scenario.schema import ScenarioSpec
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.taken import KINDS, Taken
@@ -106,6 +107,7 @@ def read_objects(spec: ScenarioSpec, taken: Taken) -> ScenarioObjects:
             _, state = state.put(obj)
         elif not (taken.active and json.get("kind") in KINDS):
             found.problems.append(document.problem(_refusal(json.get("kind")), ("objects", number, "kind")))
+    state = _with_others(spec, state, document, found)
     for key in taken.slices:
         _, state = state.remove(key)
     for key in _managed(state):
@@ -115,6 +117,23 @@ def read_objects(spec: ScenarioSpec, taken: Taken) -> ScenarioObjects:
     if not found.problems:
         _try_events(spec, _joined(state, nodes), document, found)
     return found
+
+
+def _with_others(spec: ScenarioSpec, state: ClusterState, document: Document, found: ScenarioObjects) -> ClusterState:
+    """Return the objects with those of ``otherServices``, whose names and cluster IPs have to be free."""
+    if spec.other_services is None:
+        return state
+    taken_ips = {ip: service for service in state.services for ip in service.cluster_ips}
+    others = list(other_services(spec.other_services, cluster_families(spec.nodes)[0]))
+    for other in others:
+        in_way = state.objects.get(other.key)
+        if in_way is None and isinstance(other, Service):
+            in_way = next((taken_ips[ip] for ip in other.cluster_ips if ip in taken_ips), None)
+        if in_way is not None:
+            words = f"{in_way.key} has the name or the cluster IP of one of these Services"
+            found.problems.append(document.problem(words, ("otherServices",)))
+            return state
+    return ClusterState.of([*state.objects.values(), *others])
 
 
 def _family_hint(node: ClusterNode) -> Node:

@@ -12,6 +12,7 @@ from kpsim.scenario import Scenario
 from kpsim.scenario.clients import outside_clients
 from kpsim.scenario.endpoints import stored_endpoints
 from kpsim.scenario.nodes import cluster_families, cluster_nodes, joining
+from kpsim.scenario.priced import require_costs
 from kpsim.scenario.service_names import qualified
 from kpsim.scenario.services import service_object_key
 from kpsim.scenario.traffic_schema import Traffic, Via
@@ -69,6 +70,7 @@ class Run:
         self.scenario = scenario
         self.spec = spec
         self.seed = seed
+        require_costs(spec.delays, scenario.costs, scenario.proxy.mode, scenario.source)
         self.nodes = cluster_nodes(spec.nodes)
         self.log = blank_log(scenario, seed)
         self.clock = Clock(self._subjects())
@@ -104,6 +106,7 @@ class Run:
                 service_cidrs=cidrs,
                 spec=spec.kube_proxy,
                 skews=self.skews,
+                costs=scenario.costs,
             )
             for node in self.nodes
         }

@@ -24,6 +24,7 @@ from kpsim.proxier import Proxier, SyncResult
 from kpsim.scenario.nodes import ClusterNode
 from kpsim.scenario.quantities import Delay
 from kpsim.scenario.schema import Delays, KubeProxySpec, RunnerKind
+from kpsim.scenario.sync_costs import SyncCosts
 from kpsim.simulation.apiserver import ApiServer, Change, initial_events
 from kpsim.simulation.canary import CanaryWatch
 from kpsim.simulation.clock import Clock, Rank, wall_ns
@@ -36,6 +37,7 @@ from kpsim.simulation.nodekernel import Kernel
 from kpsim.simulation.nodewatch import NodeWatch
 from kpsim.simulation.programming import Delivery, programmed, service_and_trigger
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog, Sync, Unprogrammed
+from kpsim.simulation.synctimes import sync_ns
 
 #: the least time between two readings of the clock in one process: a full sync notes its time before the runner sets
 #: its timer, so at the hourly run always more than an hour has gone by (CP-9.1, CP-10.1)
@@ -93,6 +95,7 @@ class KubeProxy:
         health_changed: Callable[[], None],
         families: tuple[Family, ...],
         spec: KubeProxySpec,
+        costs: Mapping[str, SyncCosts],
         service_cidrs: tuple[str, ...] = (),
         skews: Mapping[str, int] = NO_SKEWS,
     ) -> None:
@@ -107,7 +110,7 @@ class KubeProxy:
         self._health_changed = health_changed
         self._families = families
         self._service_cidrs = service_cidrs
-        self._sync_cost = delays.sync_on(node.name)
+        self._sync_cost, self._costs = delays.sync_on(node.name), costs
         self.faults = SyncFaults()
         self.metrics = Metrics()  #: of the process that runs, or ran last
         self._skews = skews
@@ -526,11 +529,8 @@ class KubeProxy:
         )
 
     def _cost_ns(self, proxy: _FamilyProxy, result: SyncResult) -> int:
-        cost = self._sync_cost
-        base_ns = self._draw(cost.base, "sync", proxy.proxier.family.label)
-        transaction = result.transaction
-        held = sum(count.total for count in transaction.rule_counts)
-        return base_ns + cost.per_rule_ns * transaction.rules_written + cost.per_held_rule_ns * held
+        base_ns = self._draw(self._sync_cost.base, "sync", proxy.proxier.family.label)
+        return sync_ns(self._sync_cost, self._costs, base_ns, result.transaction)
 
     def _draw(self, delay: Delay, stage: str, *subject: Hashable) -> int:
         """Draw the delay of the next event of this stage and subject on this node, whichever process it meets."""

@@ -122,6 +122,26 @@ def older(**field: Any) -> tuple[Json, Json]:
     return tuple(small(workload={"replicas": 10}, events=(more,), endpoints=each) for each in (one, other))  # type: ignore[return-value]
 
 
+MEASURED = {"costs": "measured-linux-6.18"}
+OTHERS: Json = {"count": 30, "endpoints": 2}
+
+
+def priced(one: Json, other: Json) -> tuple[Json, Json]:
+    """Two scenarios whose syncs take something else; their events make kube-proxies sync."""
+    return tuple(small(events=(SCALE,), delays={"sync": cost}) for cost in (one, other))  # type: ignore[return-value]
+
+
+def priced_on_node(one: Json, other: Json) -> tuple[Json, Json]:
+    on = [[{"nodes": ["node-1"], "sync": cost}] for cost in (one, other)]
+    return tuple(small(events=(SCALE,), delays={"onNodes": each}) for each in on)  # type: ignore[return-value]
+
+
+def others(**field: Any) -> tuple[Json, Json]:
+    delays = {"sync": {"base": "10ms", "perRule": "1ms"}}
+    parts = (small(events=(SCALE,), delays=delays, otherServices=each) for each in (OTHERS, {**OTHERS, **field}))
+    return tuple(parts)  # type: ignore[return-value]
+
+
 #: by field: two scenarios that differ in it
 PAIRS: dict[str, tuple[Json, Json]] = {
     "beside": (small(**SENT), small(beside=[BESIDE], **SENT)),
@@ -153,6 +173,13 @@ PAIRS: dict[str, tuple[Json, Json]] = {
     "kubeProxy.runner": proxies({"runner": "tokenBucket"}, ROLLOUT),
     "kubeProxy.syncedPoll": proxies({"syncedPoll": "70ms"}, RESTART),
     "kubeProxy.watchDuration": proxies({"watchDuration": "3s"}, SCALE),
+    "delays.sync.costs": priced({}, MEASURED),
+    "delays.sync.iptables": priced(MEASURED, {**MEASURED, "iptables": "legacy"}),
+    "delays.onNodes.sync.costs": priced_on_node({}, MEASURED),
+    "delays.onNodes.sync.iptables": priced_on_node(MEASURED, {**MEASURED, "iptables": "legacy"}),
+    "otherServices": (small(events=(SCALE,)), small(events=(SCALE,), otherServices=OTHERS)),
+    "otherServices.count": others(count=31),
+    "otherServices.endpoints": others(endpoints=3),
     "delays.deletionToKubelet": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"deletionToKubelet": "1s"})),
     "delays.pleg": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"pleg": "1s"})),
     "delays.preset": (small(events=(DRAIN,)), small(events=(DRAIN,), delays={"preset": "typical"})),
