@@ -173,6 +173,7 @@ def test_a_summary_that_nobody_watches_is_plain(tiny: Path) -> None:
 def test_help_names_every_command_in_a_whole_sentence() -> None:
     commands = cli("--help", COLUMNS="80").stdout.partition("Commands:")[2].strip().splitlines()
     assert [line.split()[0] for line in commands] == [
+        "calibrate",
         "check",
         "compare",
         "diff",
