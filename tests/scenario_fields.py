@@ -23,7 +23,7 @@ DIALS = (
     "beside", "events.loadRules", "otherServices",
     "delays.sync.costs", "delays.sync.iptables", "delays.onNodes.sync.costs", "delays.onNodes.sync.iptables",
     "delays.deletionToKubelet", "delays.pleg", "delays.preset", "delays.scheduler", "delays.workloadController",
-    "controller.maxEndpointsPerSlice", "endpoints", "events.createEndpoints", "events.deleteEndpoints", "events.deleteEndpointSlice.service",
+    "controller.maxEndpointsPerSlice", "endpoints", "events.createEndpoints", "events.deleteEndpoints", "events.deleteNamespace", "events.deleteEndpointSlice.service",
     "events.patchEndpoints", "watchers",
     "events.drain.timeout", "events.liveness", "events.nodeDown.shutdownGrace", "events.readiness.late", "events.reboot",
     "events.rollingUpgrade", "events.rollout.partition", "events.rollout.recreate", "loadBalancer.nodeResync", "loadBalancer.nodeUpdate",

@@ -282,6 +282,12 @@ class DeleteEndpointSlice(Part):
         return self
 
 
+class DeleteNamespace(Part):
+    """Delete a namespace with all that is in it: Services, slices, Endpoints, and pods, which get their grace. Nothing new is stored in it."""
+
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
 class PatchEndpoints(Part):
     """A JSON merge patch on an Endpoints object of a Service without selector; it replaces lists as a whole."""
 
@@ -320,6 +326,7 @@ class ActionKind(enum.StrEnum):
     PATCH_ENDPOINT_SLICE = "patch_endpoint_slice"
     CREATE_ENDPOINT_SLICE = "create_endpoint_slice"
     DELETE_ENDPOINT_SLICE = "delete_endpoint_slice"
+    DELETE_NAMESPACE = "delete_namespace"
     PATCH_ENDPOINTS = "patch_endpoints"
     CREATE_ENDPOINTS = "create_endpoints"
     DELETE_ENDPOINTS = "delete_endpoints"
@@ -375,6 +382,7 @@ class ScenarioEvent(Part):
     create_endpoint_slice: dict[str, JsonValue] | None = None
     """The EndpointSlice object, of a Service without selector."""
     delete_endpoint_slice: DeleteEndpointSlice | None = None
+    delete_namespace: DeleteNamespace | None = None
     patch_endpoints: PatchEndpoints | None = None
     create_endpoints: dict[str, JsonValue] | None = None
     """The Endpoints object, of a Service without selector."""

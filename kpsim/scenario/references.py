@@ -329,6 +329,11 @@ def _action_problems(spec: ScenarioSpec, event: ScenarioEvent, names: _Names, pa
     ):
         if single is not None:
             yield from _one_known(single.node, names.nodes, (*inner, "node"), "node")
+    if event.delete_namespace is not None:
+        known = {workload.namespace for workload in spec.workloads} | {
+            name.partition("/")[0] for name in names.services
+        }
+        yield from _one_known(event.delete_namespace.namespace, frozenset(known), (*inner, "namespace"), "namespace")
     for change in (event.patch_service, event.delete_service, event.delete_endpoint_slice):
         if change is not None and change.service is not None:
             yield from _one_known(qualified(change.service), names.services, (*inner, "service"), "Service")

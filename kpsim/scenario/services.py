@@ -209,11 +209,30 @@ def _path_of(key: ObjectKey, given: Sequence[Any]) -> tuple[str | int, ...]:
 
 def _try_events(spec: ScenarioSpec, state: ClusterState, document: Document, found: ScenarioObjects) -> None:
     """Apply the events to the Services, in order of time, and note what an API server would refuse."""
+    gone: set[str] = set()  #: namespaces that were deleted
     for number, event in sorted(enumerate(spec.events), key=lambda pair: (pair[1].at_ns, pair[0])):
         try:
+            state = _without_namespace(event, number, state, document, gone)
             state = _after(event, number, state, document, found)
         except InputError as error:
             found.problems += error.problems
+
+
+def _without_namespace(
+    event: ScenarioEvent, number: int, state: ClusterState, document: Document, gone: set[str]
+) -> ClusterState:
+    """Remove what goes with a namespace. InputError for an object that is created in one that terminates."""
+    if event.delete_namespace is not None:
+        gone.add(event.delete_namespace.namespace)
+        for key in [key for key in state.objects if key.namespace in gone]:
+            state = state.remove(key)[1]
+    made = event.create_service or event.create_endpoint_slice or event.create_endpoints
+    metadata = made.get("metadata") if made else None
+    namespace = (metadata.get("namespace") or "default") if isinstance(metadata, dict) else ""
+    if namespace in gone:
+        words = f"the namespace {namespace} was deleted, so nothing is created in it"
+        raise InputError(document.problem(words, ("events", number, event.kind_in_file)))
+    return state
 
 
 def _after(

@@ -30,7 +30,7 @@ COMMANDS = frozenset(
         ActionKind.DELETE_NODE, ActionKind.LABEL_NODE, ActionKind.CORDON, ActionKind.UNCORDON, ActionKind.DRAIN,
         ActionKind.ROLLING_UPGRADE, ActionKind.PATCH_SERVICE, ActionKind.CREATE_SERVICE, ActionKind.DELETE_SERVICE,
         ActionKind.PATCH_ENDPOINT_SLICE, ActionKind.CREATE_ENDPOINT_SLICE, ActionKind.DELETE_ENDPOINT_SLICE,
-        ActionKind.PATCH_ENDPOINTS, ActionKind.CREATE_ENDPOINTS, ActionKind.DELETE_ENDPOINTS,
+        ActionKind.DELETE_NAMESPACE, ActionKind.PATCH_ENDPOINTS, ActionKind.CREATE_ENDPOINTS, ActionKind.DELETE_ENDPOINTS,
     }
 )  # fmt: skip
 

@@ -48,6 +48,7 @@ class ApiServer:
         self.faults = faults if faults is not None else ApiFaults()
         self.state = ClusterState()
         self.starts = 0  #: how often it has started again: what watches knew of it before is too old
+        self.terminating: set[str] = set()  #: namespaces in which nothing new is stored
         self._number = 0
         self._written_ns = array("q")  #: of each write, in order
         self._history: dict[str, WatchCache] = {}  #: by kind

@@ -170,6 +170,8 @@ class EndpointsController:
             return False  # a conflict: it was made of another version
         if held is not None and _content(held.json) == _content(made.json):
             return True
+        if held is None and key.namespace in self._api.terminating:
+            return True  # it is refused, and dropped
         if self._refused(made):
             return False
         self._versions[key] = self._api.put(made, cause.trigger_ns, self._clock.now_ns, cause=cause).number

@@ -30,6 +30,7 @@ from kpsim.simulation.clock import Clock, Rank
 from kpsim.simulation.clusternodes import Actors, ClusterNodes
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.manifest import stored_service, timestamp
+from kpsim.simulation.namespaces import Namespaces
 from kpsim.simulation.networkevents import NetworkEvents
 from kpsim.simulation.nodeevents import NodeEvents
 from kpsim.simulation.podlife import PodLife
@@ -64,6 +65,7 @@ class Events:
             log,
         )
         self._network_events = NetworkEvents(clock, self._nodes, actors, log)
+        self._namespaces = Namespaces(clock, actors, spec.delays, seed, log)
         self._written: Counter[ObjectKey] = Counter()  #: writes of each object, so that each has a number
 
     def plan(self) -> None:
@@ -104,6 +106,9 @@ class Events:
                 self._service_event(number, event)
             case ActionKind.PATCH_ENDPOINT_SLICE | ActionKind.CREATE_ENDPOINT_SLICE | ActionKind.DELETE_ENDPOINT_SLICE:
                 self._slice_event(number, event)
+            case ActionKind.DELETE_NAMESPACE:
+                assert event.delete_namespace is not None
+                self._namespaces.delete(event.delete_namespace.namespace)
             case ActionKind.PATCH_ENDPOINTS | ActionKind.CREATE_ENDPOINTS | ActionKind.DELETE_ENDPOINTS:
                 self._endpoints_event(number, event)
             case (
@@ -139,6 +144,11 @@ class Events:
 
     def _workload_event(self, event: ScenarioEvent) -> None:
         workloads = self._actors.workloads
+        for change in (event.rollout, event.scale):
+            if change is not None and workloads.is_gone(change.workload):
+                words = f"{event.kind_in_file}: its namespace was deleted"
+                self._tell(HappeningKind.NO_EFFECT, change.workload, words)
+                return
         if event.rollout is not None:
             rollout = event.rollout
             surge, unavailable = rollout.shares(self._scenario.spec.workload(rollout.workload).kind)

@@ -300,6 +300,7 @@ class HappeningKind(enum.StrEnum):
     SLICE_DELETED = "slice deleted"
     NO_EFFECT = "event without effect"
     SLICE_SYNC_STALE = "slice sync stale"
+    NAMESPACE_DELETED = "namespace deleted"
     ENDPOINTS_CREATED = "endpoints created"
     ENDPOINTS_PATCHED = "endpoints patched"
     ENDPOINTS_DELETED = "endpoints deleted"

@@ -56,6 +56,10 @@ class SliceWriter:
         at_ns = self._api.faults.stored_ns(usual_ns, self._queue.back_off)
 
         def arrive() -> None:
+            if first.verb is WriteVerb.CREATE and first.slice.metadata.namespace in self._api.terminating:
+                # refused, and so would be all that comes later: the sync ends as if it were done
+                self._clock.at(at_ns, Rank.CONTROLLER, subject, lambda: self.write(key, (), cause, ok=ok))
+                return
             done = self._call(first, cause)
             if done and self._metrics is not None:
                 self._metrics.wrote(key, first.verb)

@@ -46,6 +46,7 @@ class _Deployment:
     partition: int = 0  #: of a StatefulSet: pods with a lower ordinal stay at ``stable``
     stable: int = 1  #: the revision before the last rollout
     recreate: bool = False  #: the last rollout deletes all old pods before it makes new ones
+    gone: bool = False  #: its namespace terminates: nobody makes pods any more
 
 
 class _Pool:
@@ -177,6 +178,19 @@ class Workloads:
         deployment.replicas = replicas
         self._act(deployment)
 
+    def is_gone(self, name: str) -> bool:
+        """Return whether the workload went with its namespace."""
+        return self._deployments[name].gone
+
+    def remove_namespace(self, namespace: str) -> None:
+        """Delete all workloads and pods of a namespace. Running pods get their grace."""
+        for deployment in self._deployments.values():
+            if deployment.workload.namespace == namespace:
+                deployment.gone = True
+                for pod in self.kubelets.of_workload(deployment.workload.name):
+                    if not pod.terminating:
+                        self.kubelets.delete(pod)
+
     def choose(self, name: str, number: int, nodes: Sequence[str], *, refusing: bool | None = None) -> list[PodLife]:
         """Return the first pods of a workload that run and are not terminating.
 
@@ -304,6 +318,8 @@ class Workloads:
 
     def _reconcile(self, deployment: _Deployment) -> None:
         """Take the next step of the workload. It changes pods, and each change calls this method again."""
+        if deployment.gone:
+            return
         if deployment.workload.kind is Kind.STATEFUL_SET:
             self._reconcile_set(deployment)
             return

@@ -219,6 +219,8 @@ PAIRS: dict[str, tuple[Json, Json]] = {
         small(events=(BY_HAND, at(3, deleteEndpoints={"endpoints": "db"}))),
         small(events=(BY_HAND, at(3, deleteEndpoints={"endpoints": "other"}))),
     ),
+    "events.deleteNamespace": (small(), small(events=(at(2, deleteNamespace={"namespace": "default"}),))),
+    "events.deleteNamespace.namespace": event(at(2, deleteNamespace={"namespace": "default"}), "namespace", "other"),
     "events.deleteEndpointSlice.service": (small(), small(events=(at(2, deleteEndpointSlice={"service": "w"}),))),
     "events.drain.timeout": event(DRAIN, "timeout", "3s", {"disruptionBudget": {"maxUnavailable": 0}}),
     "events.liveness": (small(workload=ALIVE), small(workload=ALIVE, events=(DEAD,))),
@@ -330,7 +332,7 @@ PAIRS: dict[str, tuple[Json, Json]] = {
 
 #: of these no other value is accepted: the API has none, or another field refers to it
 REFUSED = (
-    "beside.file", "events.loadRules.file", "events.deleteEndpoints.endpoints", "events.patchEndpoints.endpoints",
+    "beside.file", "events.loadRules.file", "events.deleteEndpoints.endpoints", "events.patchEndpoints.endpoints", "events.deleteNamespace.namespace",
     "events.liveness.workload", "workloads.probes.startup.successThreshold", "workloads.probes.liveness.successThreshold",
 )  # fmt: skip
 
