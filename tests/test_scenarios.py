@@ -350,3 +350,25 @@ def test_a_sync_of_nftables_mode_writes_less() -> None:
         for name, mode in MODES.items()
     }
     assert 50 * MS < max(took["nftables"]) < min(took["iptables"])
+
+
+# ------------------------------------------------------------------------------------------------------------ api-outage
+
+
+def test_api_outage_leaves_a_dead_endpoint_in_each_nodes_rules_until_its_informer_has_listed() -> None:
+    log = log_of("api-outage")
+    exit_ns = gone_ns(log, "shop/web-1")
+    assert exit_ns == 17_020 * MS  # deleted at 12.020, preStop 5 s
+    # the controller's write is refused at 13.040 s, and after 1, 2, 4, 8, 16 and 32 s more; the API server is back at 72.5 s
+    stored = {p.written_ns // MS for p in log.programming if p.written_ns > 12_500 * MS}
+    assert min(stored) == 76_040
+    for node in log.nodes:
+        (listed_ns,) = [
+            h.at_ns
+            for h in log.happenings
+            if h.kind == "listed anew" and h.subject == node and h.detail.startswith("EndpointSlice")
+        ]
+        assert 102_600 * MS <= listed_ns <= 192_600 * MS
+        current_ns = min(s.end_ns for s in syncs(log, node) if s.start_ns >= listed_ns)
+        lost_here = [c.at_ns for c in lost(log) if c.node == node]
+        assert lost_here and exit_ns <= min(lost_here) and max(lost_here) <= current_ns
