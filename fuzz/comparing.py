@@ -18,9 +18,10 @@ from kpsim.comparison.behaviour.answers import Numbers
 from kpsim.comparison.behaviour.asking import Region
 from kpsim.comparison.behaviour.boxes import Box
 from kpsim.comparison.behaviour.cells import boxes_of
-from kpsim.comparison.behaviour.following import Start, first_packet
+from kpsim.comparison.behaviour.following import first_packet
 from kpsim.comparison.behaviour.report import Record, Report, Subject, report
 from kpsim.comparison.behaviour.spaces import Values, holds
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.explore import Cluster
 from kpsim.tracing.probes import answer
 from kpsim.tracing.site import Sender
@@ -172,7 +173,7 @@ def fuzz(seed: int, tally: Tally) -> None:
     before, after, words = changed(draws, text)
     found = report(Subject.of(before), Subject.of(after))
     tally.clusters += 1
-    together, singly = regions(found), regions(report(found.a, found.b, singly=True))
+    together, singly = regions(found), regions(report(found.a, found.b, singly=True, by_node=True))
     if which := [key for key in {**together, **singly} if together.get(key) != singly.get(key)]:
         tally.found.append(Wrong(f"{words}: together and singly {len(which)} differ: {which[0]}", text))
         return

@@ -299,7 +299,7 @@ def only_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(a: Subject, b: Subject, *, singly: bool) -> str:
-    return json.dumps(report(a, b, singly=singly).to_json()["differences"])
+    return json.dumps(report(a, b, singly=singly, by_node=singly).to_json()["differences"])
 
 
 def _node_ports(place: int) -> list[dict[str, Any]]:
@@ -350,7 +350,7 @@ def test_a_pod_outside_its_bridge_s_subnet() -> None:
         service("web", "172.30.0.1", [("10.180.1.5", 1), ("172.30.0.2", 1)]),
         service("api", "172.30.0.2", [("10.180.1.6", 1)]), nodes=1,
     )  # fmt: skip
-    assert regions(report(*sides)) == regions(report(*sides, singly=True))
+    assert regions(report(*sides)) == regions(report(*sides, singly=True, by_node=True))
 
 
 @pytest.mark.usefixtures("only_tcp")

@@ -2,7 +2,7 @@
 
 import enum
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +84,12 @@ def diff(
             show_default=False,
         ),
     ] = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--service", metavar="NAMESPACE/NAME", help="Compare only packets for this Service. May be repeated."
+        ),
+    ] = None,
     rules: Annotated[
         bool,
         typer.Option("--rules", help="How the text of rules, ipsets and virtual servers differs, instead of packets."),
@@ -112,6 +118,8 @@ def diff(
         first, second = _subjects(asked)
     _check_allowed(allow or [], first, second)
     if rules:
+        if service:
+            note("--service without effect beside --rules: the text of all rules is compared")
         _print_rules(first, second, format)
         return
     from kpsim.bulk import without_collector
@@ -119,9 +127,9 @@ def diff(
     from kpsim.comparison.behaviour.report import report
     from kpsim.effort import permit
 
-    permit(effort(first, second), long=long, note=note)
+    permit(effort(first, second, service or ()), long=long, note=note)
     with without_collector(), count_bar("comparing") as progress:
-        found = report(first, second, progress)
+        found = report(first, second, progress, services=frozenset(service or ()))
     _print(found.without(frozenset(allow or ())), format)
 
 
@@ -267,19 +275,23 @@ def _saved(path: Path, asked: _Asked) -> "Subject":
 # --- what is printed ----------------------------------------------------------------------------------------------------
 
 
-#: what costs at one node (measured): a frontend, a kind of Services, and for each node that packets may go on to all others
-_FRONTEND_S, _KIND_S, _NODE_S = 0.003, 0.03, 2.5
+#: what costs at one node (measured): a frontend, a kind of Services for each node that packets may go on to, and the
+#: packets to no Service, which are followed at a few nodes if nodes stand for each other
+_FRONTEND_S, _KIND_S, _REST_S = 0.003, 0.06, 2.5
 
 
-def effort(first: "Subject", second: "Subject") -> "Effort":
-    """How long the comparison will take about."""
+def effort(first: "Subject", second: "Subject", services: Collection[str] = ()) -> "Effort":
+    """How long the comparison will take about; of some ``services`` alone."""
     from kpsim.comparison.behaviour.components import kinds
     from kpsim.comparison.behaviour.frontends import Frontends
+    from kpsim.comparison.behaviour.narrowing import SECONDS, entangled
     from kpsim.effort import Effort
 
     states = first.state, second.state
     frontends, nodes = Frontends(states).count, max(1, len(first.side.site.node_names))
-    each = _NODE_S * len(first.side.families) * nodes + _KIND_S * kinds(states) + _FRONTEND_S * frontends
+    whole = 0.0 if services else _REST_S * len(first.side.families) + _FRONTEND_S * frontends
+    of_kinds = _KIND_S * min(kinds(states), len(services) or frontends) * nodes
+    each = whole + of_kinds + SECONDS * len(entangled(states, services)) * nodes
     return Effort(nodes * each, f"{frontends:,} frontends of Services at {nodes:,} nodes, on both sides")
 
 

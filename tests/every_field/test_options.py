@@ -266,6 +266,7 @@ CASES: dict[str, dict[str, tuple[Sequence[str], Sequence[str]]]] = {
         "--set": (["stale.yaml", "stale.yaml", "--rules"], ["--set", "service/shop/web.spec.ports[0].targetPort=7070"]),
         "--syncs": (["a.recording.jsonl", "--rules"], ["--syncs", "0,1"]),
         "--allow": (_TWO, ["--allow", "shop/web"]),
+        "--service": (_TWO, ["--service", "shop/web"]),
         "--long": (_TWO, ["--long"]),
         "--rules": (_TWO, ["--rules"]),
         "--node-ip": (["rule.txt", "uid.txt"], ["--node-ip", "10.180.1.5"]),

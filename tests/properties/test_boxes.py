@@ -8,9 +8,10 @@ from test_diff import CLUSTER
 import kpsim
 from kpsim.addresses import Family
 from kpsim.comparison.behaviour.boxes import Box
-from kpsim.comparison.behaviour.following import Start, first_packet
+from kpsim.comparison.behaviour.following import first_packet
 from kpsim.comparison.behaviour.report import Report, Subject, report
 from kpsim.comparison.behaviour.spaces import Values, holds
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.explore import Cluster
 from kpsim.tracing.probes import answer
 from kpsim.tracing.site import Sender

@@ -12,8 +12,9 @@ from kpsim.addresses import Family, format_ip, join_host_port
 from kpsim.comparison.behaviour.boxes import Box, Difference
 from kpsim.comparison.behaviour.differences import Side
 from kpsim.comparison.behaviour.fates import Own, decided
-from kpsim.comparison.behaviour.following import Start, first_packet, typical
+from kpsim.comparison.behaviour.following import first_packet, typical
 from kpsim.comparison.behaviour.spaces import holds
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.comparison.behaviour.unbound import UNBOUND
 from kpsim.errors import InputError
 from kpsim.exchange import Verdict
@@ -120,7 +121,9 @@ class Answers:
             return self._originals[place, id(difference), numbers]
         box, fate = difference.box, difference.fates[place]
         found = self._composed(place, difference, numbers)
-        if found is None and difference.alike and fate.result is not ProbeResult.DELIVERED and fate.seen is None:
+        answered = {Verdict.WORKS, Verdict.MISDELIVERED}.intersection(verdict for verdict, _ in fate.exchange)
+        own = fate.result is ProbeResult.DELIVERED or fate.seen is not None or answered  # who answers may be assumed
+        if found is None and difference.alike and not own:
             items = tuple(decided(way.leaf) for way in difference.ways[place])
             key = place, box.node, box.family, fate, items
             if key not in self._shared:

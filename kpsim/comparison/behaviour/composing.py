@@ -16,8 +16,9 @@ from kpsim.comparison.behaviour.asking import SOURCE, Region, narrowed
 from kpsim.comparison.behaviour.carrying import Swap
 from kpsim.comparison.behaviour.cells import Cell, Class, merged
 from kpsim.comparison.behaviour.fates import Fate, Item, Seen, fate_of, is_orderless, settled
-from kpsim.comparison.behaviour.following import Followed, Part, Start
+from kpsim.comparison.behaviour.following import Followed, Part
 from kpsim.comparison.behaviour.spaces import Values, holds, is_one, lacking, unite
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.comparison.behaviour.tree import Way, classes
 
 SpaceOf = Callable[[Member], Iterable[Region]]  #: the packets that are for a component

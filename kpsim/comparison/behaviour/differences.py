@@ -16,8 +16,10 @@ from kpsim.comparison.behaviour.carrying import Swap
 from kpsim.comparison.behaviour.cells import Cell, Class, merged, pairs, without_echoes
 from kpsim.comparison.behaviour.composing import Composer, Endpoints, NotComposed, SpaceOf, parted
 from kpsim.comparison.behaviour.fates import Fate, fate_of, is_orderless
-from kpsim.comparison.behaviour.following import Followed, Start, everything
+from kpsim.comparison.behaviour.following import Followed, everything
+from kpsim.comparison.behaviour.narrowing import Narrow
 from kpsim.comparison.behaviour.spaces import lacking, meet, only
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.comparison.behaviour.unbound import UNBOUND, unbound
 from kpsim.errors import InputError
 from kpsim.tracing.site import Sender, Site
@@ -45,11 +47,15 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
-def compare(a: Side, b: Side, divide: Divide, progress: Progress | None = None, together: Alike = NONE) -> Comparison:
+def compare(
+    a: Side, b: Side, divide: Divide, progress: Progress | None = None, together: Alike = NONE, *, by_node: bool = False,
+    narrow: Narrow | None = None,
+) -> Comparison:  # fmt: skip
     """Everything that the two sides do differently to first packets that meet nodes of both.
 
     ``divide`` cuts a box into those of several Services; boxes are joined only within one of its keys. Of each group of
-    Services that are alike one is compared. InputError if the sides have no node or no family in common.
+    Services that are alike one is compared. Of nodes that stand for each other some are, unless ``by_node``.
+    ``narrow``: only packets for some Services are compared. InputError if the sides have no node or no family in common.
     """
     nodes = _in_common(a.site.node_names or ("node",), b.site.node_names or ("node",), "node")
     families = _in_common(a.families, b.families, "IP family")
@@ -60,20 +66,26 @@ def compare(a: Side, b: Side, divide: Divide, progress: Progress | None = None, 
         for protocol in (*_PROTOCOLS, _PING[family])
     ]  # fmt: skip
     classes, found = 0, list[Difference]()
-    followed = {family: (Followed(a.site, family, a.now_ns), Followed(b.site, family, b.now_ns)) for family in families}
+    followed = {
+        family: (
+            Followed(a.site, family, a.now_ns, by_node=by_node), Followed(b.site, family, b.now_ns, by_node=by_node),
+        )
+        for family in families
+    }  # fmt: skip
     swaps: dict[Hashable, Swap] = {}
     for done, (family, node, protocol) in enumerate(work):
         if progress is not None:
             progress(done, len(work))
         for senders, starts in _starts(a.site, b.site, node, protocol).items():
-            at = _At(family, node, protocol, senders, followed[family], starts, divide, together, swaps)
+            at = _At(family, node, protocol, senders, followed[family], starts, divide, together, swaps, narrow)
             number, of_start = at.compared()
             classes += number
             found += of_start
             if Sender.NODE in senders:
                 cells = [
-                    Cell((UNBOUND, each.destination, each.port, (), ()), *each[2:])
+                    Cell(region, *each[2:])
                     for each in unbound(*followed[family], starts[0])
+                    for region in at.narrowed([(UNBOUND, each.destination, each.port, (), ())])
                 ]
                 classes += len(cells)
                 differing = [cell for cell in cells if cell.a != cell.b]
@@ -117,6 +129,7 @@ class _At:
     divide: Divide
     together: Alike
     swaps: dict[Hashable, Swap]
+    narrow: Narrow | None
 
     def compared(self) -> tuple[int, list[Difference]]:
         """How many classes there are, and the differences."""
@@ -127,10 +140,13 @@ class _At:
         rest: list[Region] = [(sources, lacking(others, local), ports, (), ())]
         if local:
             rest.append((sources, local, lacking(ports, node_ports), (), ()))
-        classes, found, _ = self._compared(rest)
+        classes, found, _ = self._compared(self.narrowed(rest))
 
-        def space_of(member: Member) -> Iterator[Region]:
+        def space_of(member: Member) -> Iterable[Region]:
             """The packets that are for a component of Services."""
+            return self.narrowed(whole_of(member))
+
+        def whole_of(member: Member) -> Iterator[Region]:
             for family, value in sorted(member.component.dialled):
                 if family is self.family:
                     yield sources, only(value), ports, (), ()
@@ -156,6 +172,12 @@ class _At:
             found,
             key=lambda each: (place[each.box.sender], each.box.destination, each.box.port, each.box.source),
         )
+
+    def narrowed(self, regions: Iterable[Region]) -> list[Region]:
+        """The parts of regions that are compared."""
+        if self.narrow is None:
+            return list(regions)
+        return [part for each in regions for part in self.narrow.parts(self.family, self.protocol, each)]
 
     # --- components that are alike ----------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ class Item(NamedTuple):
     )  #: the rule that refused the packet or lost the answer; neither this nor the cause is compared
     cause: Cause | None = None
     assumed: bool = False  #: whether something listens there; not compared either
+    #: of a packet that another node passed on: the nodes that would know its connection
+    met: frozenset[str] = frozenset()
 
 
 class Own(NamedTuple):
@@ -66,6 +68,11 @@ def item_of(judged: Exchange) -> Item:
     with_ = (step.with_ or step.local_error) if result is ProbeResult.REJECTED else ""
     rule = step.rule if result in (ProbeResult.REJECTED, ProbeResult.DROPPED) else judged.by
     return Item(result, with_, masquerade and seen is not None, seen, judged.verdict, rule, step.cause, judged.assumed)
+
+
+def passed_item(judged: Exchange, met: frozenset[str]) -> Item:
+    """An exchange as the answer to a probe tells it at a node that passed the packet on as it is."""
+    return Item(ProbeResult.PASSED, "", False, None, judged.verdict, judged.by, None, judged.assumed, met)
 
 
 def settled(item: Item, endpoint: tuple[int, ...]) -> Item:
@@ -142,8 +149,8 @@ def _without_port(seen: Seen | None) -> Seen | None:
 
 
 def decided(item: Item) -> Hashable:
-    """What of an answer is not compared: the rule or the cause that decided, and what is merely assumed."""
-    return item.by, item.cause, item.assumed
+    """What of an answer is not compared: the rule or the cause that decided. What is merely assumed depends on addresses."""
+    return item.by, item.cause
 
 
 def deciding(fate: Fate, ways: Iterable[Way[Item]]) -> Hashable:

@@ -7,7 +7,7 @@ Service, so it is followed once for all Services: Services with alike endpoints 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 from kpsim.addresses import Family
@@ -29,10 +29,15 @@ from kpsim.comparison.behaviour.asking import (
     Witness,
     narrowed,
 )
-from kpsim.comparison.behaviour.fates import Fate, Item, abstract, fate_of, item_of, settled
+from kpsim.comparison.behaviour.cells import joined
+from kpsim.comparison.behaviour.fates import Fate, Item, abstract, fate_of, item_of, passed_item, settled
+from kpsim.comparison.behaviour.landscape import NO_NODES, landscape
+from kpsim.comparison.behaviour.passing import Onward, Strangers, onward, remember
 from kpsim.comparison.behaviour.routes import MARTIAN
 from kpsim.comparison.behaviour.servers import watching
 from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, is_one, meet, only, without
+from kpsim.comparison.behaviour.standing import Standing
+from kpsim.comparison.behaviour.starts import After, Start
 from kpsim.comparison.behaviour.tree import Narrow, Script, Tree, Way, classes
 from kpsim.comparison.behaviour.world import WatchedWorld
 from kpsim.exchange import NewFlow, exchange
@@ -49,18 +54,6 @@ _FIRST, _BEHIND_NAT, _LAST = -(2**31), -99, 2**31 - 2
 EVERYTHING: dict[Family, Values] = {family: ((0, (1 << family.bits) - 1),) for family in Family}
 PORTS: Values = ((1, 65535),)
 NO_PORT: Values = ((0, 0),)
-
-
-class Start(NamedTuple):
-    """Where packets set out: the node that they meet first, whose process makes them or by which interface they come in."""
-
-    node: str
-    protocol: str  #: lower case; ``icmpv6`` for IPv6
-    interface: str = ""  #: empty: a process of the node makes them
-
-    @property
-    def local(self) -> bool:
-        return not self.interface
 
 
 class Cut(Exception):
@@ -88,11 +81,19 @@ class Part(NamedTuple):
 class Followed:
     """One side of a comparison in one family. It is asked for the ways of regions, and follows packets where it must."""
 
-    def __init__(self, site: Site, family: Family, now_ns: int) -> None:
+    def __init__(self, site: Site, family: Family, now_ns: int, *, by_node: bool = False) -> None:
+        """``by_node``: packets are followed at each node, also where nodes stand for each other."""
         self.site, self.family, self._now_ns = site, family, now_ns
         self.witness = Witness()
-        self._world = WatchedWorld(site, family, self.witness, now_ns, self._entries)
+        land = NO_NODES if by_node else landscape(site, family, now_ns)
+        self._standing = Standing(land, self._exactly) if land.groups else None
+        self._world = WatchedWorld(
+            site, family, self.witness, now_ns, self._entries, dict.fromkeys(land.keyed, land.services.frontends)
+        )
+        self._passes = not by_node and len(site.node_names) > 1
         self._first: dict[Start, Tree[Half]] = {}
+        self._onward: dict[Hashable, Tree[Onward]] = {}
+        self._arrivals: dict[Hashable, list[tuple[Region, list[Way[Item]]]]] = {}
         self._second: dict[Hashable, Tree[Item]] = {}
         self._martian = Partition(
             cuts_of(MARTIAN[family]), lambda each: tuple(a <= each <= b for a, b in MARTIAN[family])
@@ -101,14 +102,18 @@ class Followed:
         self._loopback = Partition((low, high + 1), lambda each: low <= each <= high)
         self._points: dict[int, Partition] = {}
         self._alone: dict[tuple[Start, int, int], Fate] = {}
-        self._start = Start("", "")
         self._stage = 0  #: 0: before the first hook, 1: in the first half, 2: behind it
         self._is_echo = False  #: whether the packet is addressed to its own sender
         self._stops = False  #: whether the packet is followed only up to the cut
+        self._met = set[str]()  #: the nodes that would know the packet's connection
         self.packets = 0  #: that were followed
 
     def ways(self, start: Start, region: Region) -> Iterator[tuple[Region, list[Way[Item]]]]:
         """Classes that together are the region, each with the ways that its packets may go."""
+        yield from (self._exactly if self._standing is None else self._standing.ways)(start, region)
+
+    def _exactly(self, start: Start, region: Region) -> Iterator[tuple[Region, list[Way[Item]]]]:
+        """As :meth:`ways`, followed at the packets' own nodes."""
         for parts in self.parts(start, region):
             yield from classes([
                 Way(
@@ -127,9 +132,8 @@ class Followed:
         Packets of a group meet their first draw together, and each of them is in every part of the group that its
         numbers allow. To endpoints that are not ``wanted`` packets are not followed: their parts have no ways.
         """
-        self._start = start
         tree = self._first.setdefault(start, Tree())
-        for group in tree.ways(region, self._follow_first):
+        for group in tree.ways(region, partial(self._follow_first, start)):
             yield [
                 Part(
                     way.leaf.endpoint, way.weight,
@@ -139,14 +143,47 @@ class Followed:
             ]  # fmt: skip
 
     def _continued(self, start: Start, way: Way[Half]) -> Iterator[Way[Item]]:
+        """What becomes of packets behind the first half of their way."""
+        if not self._passes or start.after is not After.NOTHING or way.leaf.endpoint or way.leaf.state[0] == "ended":  # type: ignore[index]
+            yield from self._here(start, way, way.region)
+            return
+        tree = self._onward.setdefault((start, way.leaf.state), Tree())
+
+        def follow(region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Onward, bool]:
+            return self._follow_on(start, region, (*way.script, *script), lambda each: narrow(way.narrow(each)))
+
+        for group in tree.ways(way.region, follow):
+            for each in group:
+                if each.leaf.start is None or len(group) > 1:
+                    yield from self._here(start, way, each.region)
+                    continue
+                for region, ways in self._arrived(each.leaf.start, each.region):
+                    if not each.leaf.is_home and any(start.node in there.leaf.met for there in ways):
+                        yield from self._here(start, way, region)
+                    else:
+                        yield from (there._replace(region=region) for there in ways)
+
+    def _arrived(self, start: Start, region: Region) -> list[tuple[Region, list[Way[Item]]]]:
+        """The ways of packets that another node passed on. Classes with the same ways are joined."""
+        key = start, region
+        if key not in self._arrivals:
+            alike: dict[Hashable, tuple[list[Region], list[Way[Item]]]] = {}
+            for number, (here, ways) in enumerate(self._exactly(start, region)):
+                echoes = number if meet(here[SOURCE], here[DESTINATION]) else -1
+                what = echoes, tuple([(way.weight, way.leaf) for way in ways])
+                alike.setdefault(what, ([], ways))[0].append(here)
+            self._arrivals[key] = [(each, ways) for regions, ways in alike.values() for each in joined(regions)]
+        return self._arrivals[key]
+
+    def _here(self, start: Start, way: Way[Half], region: Region) -> Iterator[Way[Item]]:
+        """As :meth:`_continued`, of packets of a region, followed from their first node on."""
         state, endpoint = way.leaf
         tree = self._second.setdefault((start, state), Tree())
-        region = way.region
         if endpoint:
             region = narrowed(narrowed(region, ENDPOINT, only(endpoint[0])), ENDPOINT_PORT, only(endpoint[1]))
 
         def follow(region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item, bool]:
-            return self._follow_second(region, (*way.script, *script), lambda each: narrow(way.narrow(each)))
+            return self._follow_second(start, region, (*way.script, *script), lambda each: narrow(way.narrow(each)))
 
         for group in tree.ways(region, follow):
             for each in group:
@@ -170,22 +207,24 @@ class Followed:
 
     # --- following one packet ---------------------------------------------------------------------------------------
 
-    def _set_out(self, region: Region, script: Script, narrow: Narrow) -> tuple[Packet, WatchedChooser]:
+    def _set_out(self, start: Start, region: Region, script: Script, narrow: Narrow) -> tuple[Packet, WatchedChooser]:
         """A packet of the region and its draws. The witness is ready to hear of it.
 
         A packet to its own sender stands for no other. If the region holds only that one, another on its way is taken.
         """
         if _is_echo(region):
-            region = narrow((*everything(self.family, self._start), region[ENDPOINT], region[ENDPOINT_PORT]))
+            region = narrow((*everything(self.family, start), region[ENDPOINT], region[ENDPOINT_PORT]))
         self._is_echo = _is_echo(region)
         source, destination = pair(region)
-        packet = first_packet(self.family, self._start, source, destination, typical(region[PORT]), watched=True)
+        packet = first_packet(self.family, start, source, destination, typical(region[PORT]), watched=True)
+        packet.ttl = start.ttl
         self.packets += 1
+        self._met = set[str]()
         self.witness.begin()
         self._stage = 0
         if self.family is Family.IPV6:
             self._ask_martian(packet)  # the kernel looks at these addresses before any hook (K-7.5)
-        elif self._start.local:
+        elif start.local:
             self.witness.ask(packet.saddr, self._loopback)  # and at this one before OUTPUT (K-7.1)
         return packet, WatchedChooser(self.witness, script)
 
@@ -194,26 +233,49 @@ class Followed:
         self.witness.ask(packet.saddr, self._martian)
         self.witness.ask(packet.daddr, self._martian)
 
-    def _follow_first(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Half, bool]:
-        packet, chooser = self._set_out(region, script, narrow)
+    def _follow_first(
+        self, start: Start, region: Region, script: Script, narrow: Narrow
+    ) -> tuple[list[Event], Half, bool]:
+        packet, chooser = self._set_out(start, region, script, narrow)
         self._stops = True
+        netns = self._world.netns(start.node, self.family)
+        if start.after is After.PASSED and self._world.is_home(packet, start.node):
+            netns = netns.fork(connections=False, lists=False)
+            remember(netns, packet, self._now_ns)
         try:
             step = walk(
-                self._world.netns(self._start.node, self.family), packet, now_ns=self._now_ns, chooser=chooser,
-                local=self._start.local, trace=False,
+                netns, packet, now_ns=self._now_ns, chooser=chooser,
+                local=start.local, trace=False,
             )  # fmt: skip
         except Cut as cut:
             return self.witness.events, cut.half, not self._is_echo
         return self.witness.events, Half(("ended", _how_it_ended(step), tuple(script))), not self._is_echo
 
-    def _follow_second(self, region: Region, script: Script, narrow: Narrow) -> tuple[list[Event], Item, bool]:
-        packet, chooser = self._set_out(region, script, narrow)
+    def _follow_on(
+        self, start: Start, region: Region, script: Script, narrow: Narrow
+    ) -> tuple[list[Event], Onward, bool]:
+        packet, chooser = self._set_out(start, region, script, narrow)
         self._stops = False
-        judged = exchange(
-            NewFlow(self._world, lists=False), packet, at_node=self._start.node, now_ns=self._now_ns, chooser=chooser,
-            local=self._start.local,
+        step = walk(
+            self._world.netns(start.node, self.family), packet, now_ns=self._now_ns, chooser=chooser,
+            local=start.local, trace=False,
         )  # fmt: skip
-        return self.witness.events, item_of(judged), not self._is_echo
+        found = onward(self._world, start, packet, step, self._now_ns)
+        return self.witness.events, found, not self._is_echo
+
+    def _follow_second(
+        self, start: Start, region: Region, script: Script, narrow: Narrow
+    ) -> tuple[list[Event], Item, bool]:
+        packet, chooser = self._set_out(start, region, script, narrow)
+        self._stops = False
+        world = (Strangers if start.after is After.STRANGE else NewFlow)(self._world, lists=False)
+        if start.after is After.PASSED and self._world.is_home(packet, start.node):
+            remember(world.netns(start.node, self.family), packet, self._now_ns)
+        judged = exchange(
+            world, packet, at_node=start.node, now_ns=self._now_ns, chooser=chooser, local=start.local,
+        )  # fmt: skip
+        item = item_of(judged) if start.after is After.NOTHING else passed_item(judged, frozenset(self._met))
+        return self.witness.events, item, not self._is_echo
 
     # --- hook functions ---------------------------------------------------------------------------------------------
 
@@ -233,6 +295,9 @@ class Followed:
         if self._stage == 0:
             self._stage = 1
             self.witness.mark()
+        about = traversal.packet.related or traversal.packet
+        if {type(about.saddr), type(about.daddr)} == {Source, Destination}:
+            self._met.add(traversal.node.name)
         return None
 
     def _decided(self, traversal: Traversal) -> End | None:

@@ -1,7 +1,7 @@
 """The differences of two sides as records: for which Service, which packets, what becomes of them, and why."""
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -14,6 +14,7 @@ from kpsim.comparison.behaviour.circumstances import Circumstances, Why
 from kpsim.comparison.behaviour.differences import Comparison, Progress, Side, compare
 from kpsim.comparison.behaviour.fates import Fate
 from kpsim.comparison.behaviour.frontends import Frontend, Frontends
+from kpsim.comparison.behaviour.narrowing import Narrow, check_memory
 from kpsim.comparison.behaviour.reasons import RULES, changed_fields, known_difference, place_of
 from kpsim.comparison.behaviour.spaces import Values, networks
 from kpsim.comparison.behaviour.unbound import UNBOUND
@@ -135,17 +136,28 @@ def names_of(record: Record) -> frozenset[str]:
     return frozenset({record.why.code, record.service, record.service.partition(":")[0]} - {""})
 
 
-def report(a: Subject, b: Subject, progress: Progress | None = None, *, singly: bool = False) -> Report:
+def report(
+    a: Subject, b: Subject, progress: Progress | None = None, *, services: Collection[str] = (), singly: bool = False,
+    by_node: bool = False,
+) -> Report:  # fmt: skip
     """What two subjects do differently to first packets. InputError if they have no node or family in common.
 
-    ``singly``: each Service is compared by itself, also those that are alike. It gives the same records.
+    ``services``: only packets for the Services with these names are compared. InputError, too, if there is no such
+    Service, or if Services that share endpoints would take too much memory.
+
+    ``singly``: each Service is compared by itself, also those that are alike. ``by_node``: at each node by itself, also at
+    nodes that stand for each other. Both give the same records.
     """
     frontends = Frontends((a.state, b.state))
     families = tuple(family for family in a.side.families if family in b.side.families)
     sites, states = (a.side.site, b.side.site), (a.state, b.state)
     # where ip_vs serves, composed fates would divide the same packets into more boxes
+    check_memory(states, len(a.side.site.node_names), services)
     together = NONE if singly else alike(sites, states, families, a.side.now_ns, served=False)
-    found = compare(a.side, b.side, frontends.divide, progress, together)
+    narrow = Narrow.to(services, states, sites) if services else None
+    if narrow is not None:
+        together = narrow.of(together)
+    found = compare(a.side, b.side, frontends.divide, progress, together, by_node=by_node, narrow=narrow)
     return Report(a, b, found.classes, tuple(_Telling(a, b, frontends).records(found)))
 
 

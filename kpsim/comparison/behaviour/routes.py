@@ -93,7 +93,7 @@ class WatchedRouting(Routing):
         if not selects:
             self._ask(
                 "route", family, address,
-                lambda each: (_told(self._plain.lookup(family, each), each), self._is_neighbour(family, each)),
+                lambda each: (told_of(self._plain.lookup(family, each), each), self._is_neighbour(family, each)),
             )  # fmt: skip
             return _to(address, self._plain.lookup(family, address))
         tables = [rule.table for rule in selects]
@@ -104,7 +104,7 @@ class WatchedRouting(Routing):
             return (
                 chosen,
                 self._is_neighbour(family, each),
-                *(_told(self._plain._in_table(family, table, each), each) for table in tables),
+                *(told_of(self._plain._in_table(family, table, each), each) for table in tables),
             )
 
         self._ask("routes", family, address, name)
@@ -120,13 +120,13 @@ class WatchedRouting(Routing):
         return any(address in each.network for bridge in self._bridges for each in bridge.of(family))
 
     def in_main(self, family: Family, address: int) -> Decision | None:
-        self._ask("main", family, address, lambda each: _told(self._plain.in_main(family, each), each))
+        self._ask("main", family, address, lambda each: told_of(self._plain.in_main(family, each), each))
         return _to(address, self._plain.in_main(family, address))
 
     def lookup_strict(self, family: Family, address: int, interface: str) -> Decision | None:
         self._ask(
             ("strict", interface), family, address,
-            lambda each: _told(self._plain.lookup_strict(family, each, interface), each),
+            lambda each: told_of(self._plain.lookup_strict(family, each, interface), each),
         )  # fmt: skip
         return _to(address, self._plain.lookup_strict(family, address, interface))
 
@@ -144,7 +144,7 @@ class WatchedRouting(Routing):
         return self._plain.masquerade_address(family, interface, int(next_hop), int(destination))
 
 
-def _told(decision: Decision | None, address: int) -> Name:
+def told_of(decision: Decision | None, address: int) -> Name:
     """What of a decision can matter: where a packet goes, not by which of several equal routes."""
     if decision is None:
         return None

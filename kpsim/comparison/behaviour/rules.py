@@ -5,10 +5,11 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from kpsim.comparison.behaviour.asking import ENDPOINT, Given, Judged, Witness, axis_of
-from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
+from kpsim.comparison.behaviour.asking import ENDPOINT, SOURCE, Given, Judged, Witness, axis_of
+from kpsim.comparison.behaviour.spaces import Name, Partition, Values, cuts_of, holds
 from kpsim.errors import InputError
 from kpsim.packet import Packet
 from kpsim.packetpath.index import CompiledChain, CompiledRule, Run
@@ -45,10 +46,14 @@ Interval = tuple[int, int]
 
 
 class WatchedChains:
-    """Makes the chains of one family ready to run, so that a witness hears what their rules ask."""
+    """Makes the chains of one family ready to run, so that a witness hears what their rules ask.
 
-    def __init__(self, witness: Witness) -> None:
+    Whoever comes to a chain that is ``keyed`` is asked whether it goes back to one of the chain's addresses.
+    """
+
+    def __init__(self, witness: Witness, keyed: Mapping[str, Values] = MappingProxyType({})) -> None:
         self._witness = witness
+        self._keyed = keyed
         self._ready: dict[int, tuple[Chain, CompiledChain]] = {}
         self._partitions: dict[Hashable, Partition] = {}
         self._indexes: dict[int, tuple[object, _Index]] = {}
@@ -58,6 +63,16 @@ class WatchedChains:
         if found is None:
             found = self._ready[id(chain)] = chain, _WatchedChain(chain, self)
         return found[1]
+
+    def keyed(self, chain: str) -> Partition | None:
+        """The addresses that rules of the chain are for, at some node; None: they are for no addresses."""
+        of = self._keyed.get(chain)
+        if of is None:
+            return None
+        key = "keyed", id(of)
+        if key not in self._partitions:
+            self._partitions[key] = Partition(cuts_of(of), lambda value: holds(of, value))
+        return self._partitions[key]
 
     # --- conditions -------------------------------------------------------------------------------------------------
 
@@ -334,10 +349,11 @@ class _Index:
 class _WatchedChain(CompiledChain):
     """A chain whose rules tell a witness what they ask, also those that are left out because they cannot match."""
 
-    __slots__ = ("_asked", "_chains", "_known_ports")
+    __slots__ = ("_asked", "_chains", "_keyed", "_known_ports")
 
     def __init__(self, chain: Chain, chains: WatchedChains) -> None:
         self._chains = chains
+        self._keyed = chains.keyed(chain.name)
         self._asked: dict[Hashable, Partition] = {}
         self._known_ports: dict[Hashable, dict[tuple[int, str], frozenset[int]]] = {}
         super().__init__(chain, chains.condition)
@@ -348,6 +364,8 @@ class _WatchedChain(CompiledChain):
         return rule if resolve is rule.resolve and then == rule.then else replace(rule, resolve=resolve, then=then)
 
     def candidates(self, packet: Packet) -> Sequence[CompiledRule]:
+        if self._keyed is not None and axis_of(packet.daddr) == SOURCE:
+            self._chains._witness.ask(packet.daddr, self._keyed)
         for number, block in enumerate(self._blocks):
             if isinstance(block, Run):
                 for shape, by_key in block.by_shape.items():

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from kpsim.addresses import Family
 from kpsim.comparison.behaviour.asking import PORT, Witness
 from kpsim.comparison.behaviour.fates import Fate, Item, fate_of
-from kpsim.comparison.behaviour.following import EVERYTHING, NO_PORT, PORTS, Followed, Start, typical
+from kpsim.comparison.behaviour.following import EVERYTHING, NO_PORT, PORTS, Followed, typical
 from kpsim.comparison.behaviour.routes import WatchedRouting
 from kpsim.comparison.behaviour.spaces import Name, Partition, Values, cuts_of, meet, only
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.comparison.behaviour.tree import Way
 from kpsim.packet import ICMP_PROTOCOLS
 

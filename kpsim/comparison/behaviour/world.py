@@ -7,7 +7,7 @@ from kpsim.addresses import Family
 from kpsim.comparison.behaviour.asking import AXES, Judged, Region, Witness, axis_of, narrowed
 from kpsim.comparison.behaviour.routes import SPECIAL, WatchedRouting
 from kpsim.comparison.behaviour.rules import WatchedChains
-from kpsim.comparison.behaviour.spaces import Name, Partition, cuts_of
+from kpsim.comparison.behaviour.spaces import Name, Partition, Values, cuts_of
 from kpsim.exchange import Reaction, Relay, Target
 from kpsim.fabric import Arrival, Place, Whose
 from kpsim.ipvs.connections import IpvsTable
@@ -19,15 +19,17 @@ from kpsim.tracing.site import Site
 class WatchedWorld:
     """The nodes and ends of a site, in one family, as an exchange asks for them. The witness hears what answers depend on.
 
-    ``entries`` makes the hook functions that each node gets besides its own, given the node's name.
+    ``entries`` makes the hook functions that each node gets besides its own, given the node's name. ``keyed`` are chains
+    that ask whether packets are for some addresses, also where no node's rules name them.
     """
 
     def __init__(
-        self, site: Site, family: Family, witness: Witness, now_ns: int, entries: Callable[[str], list[HookEntry]]
-    ) -> None:
+        self, site: Site, family: Family, witness: Witness, now_ns: int, entries: Callable[[str], list[HookEntry]],
+        keyed: Mapping[str, Values],
+    ) -> None:  # fmt: skip
         self.site, self.family, self.witness, self.now_ns = site, family, witness, now_ns
         self._entries = entries
-        self._chains = WatchedChains(witness)
+        self._chains = WatchedChains(witness, keyed)
         self._namespaces: dict[str, Netns] = {}
         self._partitions: dict[Hashable, Partition] = {}
         self._serving: dict[Hashable, Judged] = {}
@@ -84,6 +86,39 @@ class WatchedWorld:
     def is_down(self, node: str) -> bool:
         return self.site.is_down(node)
 
+    def is_home(self, packet: Packet, node: str) -> bool:
+        """Whether a packet's source is a pod's or a process's of the node."""
+        asked = packet.copy()
+
+        def name(each: int) -> bool:
+            asked.saddr = each
+            return self._home(self.site.origin(asked, node), asked, node) == node
+
+        self._ask(("home", node), packet.saddr, name)
+        return name(int(packet.saddr))
+
+    def relation(self, packet: Packet, node: str, to: str, *, local: bool) -> str:
+        """What ``node``, which passes a packet on ``to`` another, is to its source.
+
+        ``home``: the source's own node, ``other``: another, ``strange``: its process made the packet with an address that is
+        not the node's; empty: the two nodes do not agree whose the source is.
+        """
+        asked = packet.copy()
+
+        def name(each: int) -> str:
+            asked.saddr = each
+            here = Place(Whose.PROCESS, node) if local else self.site.origin(asked, node)
+            if here != self.site.origin(asked, to):
+                return "strange" if local else ""
+            return "home" if self._home(here, asked, node) == node else "other"
+
+        self._ask(("relation", node, to, local), packet.saddr, name)
+        return name(int(packet.saddr))
+
+    def _home(self, place: Place, packet: Packet, node: str) -> str:
+        arrival = None if place.whose is Whose.OUTSIDE else self.site.entrance(place, packet, node)
+        return "" if arrival is None else arrival.node
+
     def _ask(self, about: Hashable, address: int, name: Callable[[int], Name]) -> None:
         if axis_of(address) is None:
             return
@@ -126,7 +161,9 @@ class WatchedWorld:
             return own | everywhere if address in bound else own
 
         def at_address(address: int) -> Name:
-            return of(address, 0), tuple([(port, of(address, port)) for port in sorted(ports_at(address))])
+            usual = of(address, 0)
+            others = ((port, of(address, port)) for port in sorted(ports_at(address)))
+            return usual, tuple([each for each in others if each[1] != usual])
 
         about = "reaction", end.whose, end.node if on_node else "", packet.protocol
         self._ask(about, packet.daddr, at_address)
