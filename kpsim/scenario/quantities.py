@@ -68,11 +68,16 @@ _DURATION_SCHEMA = {
 DurationNs = Annotated[int, BeforeValidator(_duration), AfterValidator(_not_negative), WithJsonSchema(_DURATION_SCHEMA)]
 
 
+_MOST_LISTED = 12  #: names in a message
+
+
 def exactly_one(part: BaseModel, names: tuple[str, ...]) -> str:
     """Return the one field of ``names`` that is set. ValueError unless it is exactly one."""
     given = [name for name in names if getattr(part, name) is not None]
     if len(given) != 1:
-        listed = ", ".join(file_name(name) for name in names)
+        listed = ", ".join(file_name(name) for name in names[:_MOST_LISTED])
+        if len(names) > _MOST_LISTED:
+            listed += f" and {len(names) - _MOST_LISTED} others"
         found = " and ".join(file_name(name) for name in given) or "none of them"
         raise ValueError(f"expected exactly one of {listed}; got {found}")
     return given[0]
