@@ -45,7 +45,7 @@ def test_objects_of_clusters_fit(obj: Any) -> None:
     assert check_shapes(obj["kind"], [obj]) == []
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=700)
 @given(obj=st.sampled_from(OBJECTS), data=st.data())
 def test_what_fits_is_right_by_pydantic(obj: Any, data: st.DataObject) -> None:
     """One change anywhere: another value, a field that is gone, or one of another name."""
