@@ -205,6 +205,11 @@ def test_losses_of_two_events_come_on_top_of_each_other() -> None:
     assert lost == pytest.approx(400 * (1 - 0.8**4), abs=3 * (400 * 0.41 * 0.59) ** 0.5)
 
 
+def test_a_node_that_is_named_twice_is_hit_once() -> None:
+    twice = loss(0.5).replace("nodes: [node-1]", "nodes: [node-1, node-1]")
+    assert played(twice, text=OUTSIDE % "").connections == played(loss(0.5), text=OUTSIDE % "").connections
+
+
 def test_a_run_with_losses_is_a_function_of_its_seed() -> None:
     one, same = (played(loss(0.5), text=OUTSIDE % "") for _ in range(2))
     assert one == same

@@ -250,6 +250,7 @@ def test_a_clock_is_set_right_again() -> None:
     ("event", "message"),
     [
         ("clockSkew: {ahead: 1s, behind: 1s}", "clockSkew: expected exactly one of ahead, behind"),
+        ("clockSkew: {ahead: 10000h}", "clockSkew.ahead: expected at most 8784h, a year"),
         ("clockSkew: {}", "clockSkew: expected exactly one of ahead, behind"),
         ("holdLock: {}", "holdLock.for"),
         ("holdLock: {for: 0s}", "holdLock.for"),

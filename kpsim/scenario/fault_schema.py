@@ -3,7 +3,7 @@
 import enum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kpsim.scenario.node_schema import Name, Positive
 from kpsim.scenario.quantities import DurationNs, Part, exactly_one
@@ -12,6 +12,23 @@ from kpsim.units import HOUR_NS, MILLISECOND_NS, SECOND_NS
 
 _Lasting = Annotated[DurationNs, Field(alias="for", ge=MILLISECOND_NS)]
 _LastingAtMost = Annotated[DurationNs | None, Field(alias="for")]
+
+
+def _at_most_a_year(value: int) -> int:
+    if value > 8784 * HOUR_NS:
+        raise ValueError("expected at most 8784h, a year")
+    return value
+
+
+_Skew = Annotated[DurationNs, AfterValidator(_at_most_a_year)]
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+#: a node that is named twice is hit once
+_Nodes = Annotated[tuple[Name, ...], AfterValidator(_once)]
 
 #: what iptables knows (K-1.1)
 IPTABLES_TABLES = ("raw", "mangle", "nat", "filter", "security")
@@ -33,7 +50,7 @@ class FlushTool(enum.StrEnum):
 class FlushRules(Part):
     """Somebody removes rules on nodes. kube-proxy is not told (CP-13); of a sync that is under way the rules were loaded before."""
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
     tool: FlushTool
     tables: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*$", max_length=128)], ...] = ()
@@ -62,7 +79,7 @@ class HoldLock(Part):
     Only iptables-legacy has the lock: iptables-nft and nft wait for nobody.
     """
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
     lasting_ns: _Lasting
 
@@ -73,7 +90,7 @@ class CrashProxy(Part):
     A process that lived for more than 10 min is started again at once. Rules stay in force meanwhile (CP-12.1).
     """
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
     count: Positive = 1
     """How often it exits."""
@@ -84,14 +101,14 @@ class CrashProxy(Part):
 class WriteProxyConfig(Part):
     """The file with kube-proxy's configuration is written or renamed: kube-proxy exits, and is started again (CFG-1.4)."""
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
 
 
 class SetConntrackMax(Part):
     """Somebody writes nf_conntrack_max. kube-proxy writes its own value at its next start (CFG-4.1)."""
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
     max: Annotated[int, Field(ge=1, le=2**31 - 1)]
     lasting_ns: _LastingAtMost = None
@@ -101,7 +118,7 @@ class SetConntrackMax(Part):
 class FillConntrack(Part):
     """Connections of others take up nodes' connection tables (CT-7)."""
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
     entries: Annotated[int | None, Field(ge=1, le=2**21)] = None
     """Default: as many as there is room for."""
@@ -136,7 +153,7 @@ class LosePackets(Part):
     Open connections repeat what is lost and go on. A datagram is sent once.
     """
 
-    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
+    nodes: Annotated[_Nodes, Field(min_length=1)]
     peers: Literal["all", "outside", "nodes"] = "all"
     """With whom packets are lost: with the outside and load balancers, with other nodes, or with both."""
     share: Annotated[float, Field(gt=0, le=1)]
@@ -150,10 +167,10 @@ class ClockSkew(Part):
     kubelets stamp conditions of pods by them, and kube-proxies measure latencies by them (CP-2.6, CP-11.2). Timers do not change.
     """
 
-    nodes: tuple[Name, ...] = ()
+    nodes: _Nodes = ()
     """Default: all."""
-    ahead_ns: DurationNs | None = None
-    behind_ns: DurationNs | None = None
+    ahead_ns: _Skew | None = None
+    behind_ns: _Skew | None = None
     lasting_ns: _LastingAtMost = None
     """Then they are right; default: until another event."""
 
