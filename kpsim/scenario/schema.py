@@ -149,7 +149,7 @@ class KubeProxySpec(Part):
     runner: RunnerKind = RunnerKind.BOUNDED_FREQUENCY
     watch_duration: Delay | None = None
     """How long a watch lasts until the API server ends it; client-go asks for ``{uniform: {low: 300s, high: 600s}}`` (CP-5.6). A watch begins
-    again at once where it was, so only changes on their way are late. Default: watches do not end by themselves."""
+    again at once where it was, so only changes on their way are late. None is shorter than 1 s. Default: watches do not end by themselves."""
     synced_poll_ns: DurationNs = 0
     """How often kube-proxy looks whether its first lists are there: every 100 ms in truth (CP-6.7). Default: at once."""
 

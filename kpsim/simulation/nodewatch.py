@@ -287,7 +287,7 @@ class NodeWatch:
         self._frame_ns = now_ns
         if self._duration is None:
             return
-        lasts_ns = self._draw(self._duration, "watch duration", informer.kind)
+        lasts_ns = max(_SHORT_NS, self._draw(self._duration, "watch duration", informer.kind))
         if now_ns == 0:  # it began before the run
             informer.since_ns = -rng.below(lasts_ns + 1, self._seed, "watch age", self._node, informer.kind)
         self._later((informer,), informer.since_ns + lasts_ns, lambda still: self._close(still[0]))
