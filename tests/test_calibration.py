@@ -1,5 +1,6 @@
 """Prices are found in noise, never below zero, and a calibration's file is one that scenarios can name."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from kpsim.calibration.fitting import Fit, Sample, fitted
 from kpsim.calibration.measuring import Calibration, Measured, ToolResult
 from kpsim.calibration.subjects import ipvsadm, nft
 from kpsim.calibration.writing import costs_name, costs_text, lines
+from kpsim.cli import main
 from kpsim.config import Mode
+from kpsim.lab import requirements
 from kpsim.lab.timing import Timing
+from kpsim.lab.tools import Obstacle
 from kpsim.rng import uniform
 from kpsim.scenario.sync_costs import parse_costs
 
@@ -186,3 +190,46 @@ def test_the_time_of_the_next_cluster_is_foretold_from_the_last_two() -> None:
 
 def test_a_fit_says_how_far_off_it_is() -> None:
     assert Fit(0, 0, 0, 0, (0.1, 0.3, 0.2)).worst_error == 0.3
+
+
+# --- what a machine lacks ----------------------------------------------------------------------------------------------
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["kpsim", "calibrate", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0), capsys.readouterr().err
+
+
+def test_without_rights_the_command_says_so_and_measures_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kpsim.lab.rootless.become_root", lambda: "the kernel grants this user no namespaces")
+    monkeypatch.setattr(requirements, "_missing_rights", lambda: iter([Obstacle("needs root: run it with sudo")]))
+    code, said = asked(monkeypatch, capsys)
+    assert code == 3
+    assert (
+        "error: nothing can be measured here: needs root: run it with sudo; the kernel grants this user no namespaces"
+        in said
+    )
+
+
+def test_without_any_tool_the_command_names_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kpsim.lab.rootless.become_root", lambda: "")
+    monkeypatch.setattr(requirements, "require_namespaces", lambda **_: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, said = asked(monkeypatch, capsys)
+    assert code == 3
+    for tool in ("iptables-nft-restore", "iptables-legacy-restore", "nft", "ipset", "ipvsadm"):
+        assert f"not found in PATH: {tool}, " in said
+
+
+@pytest.mark.parametrize("sizes", ["", "0", "5x", "x5", "a", "1x2x3", "999999x999", "5,,6", "-5"])
+def test_sizes_that_are_none_are_refused(
+    sizes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = asked(monkeypatch, capsys, f"--sizes={sizes}")
+    assert code == 2 and "expected clusters such as 100x2,1000x10" in said

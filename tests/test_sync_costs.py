@@ -197,6 +197,18 @@ def test_a_sync_takes_what_its_tools_take_and_nothing_else(tmp_path: Path) -> No
     assert 4 * MS < took < 10 * MS  # a save, a restore, and some hundred lines
 
 
+def test_a_sync_in_ipvs_mode_takes_a_process_for_each_set_and_each_entry(tmp_path: Path) -> None:
+    """IPVS-7.1, IPVS-7.5: 17 sets are made and listed at every sync; the new address is one entry and one virtual server."""
+    prices = "{write: {base: 1ms}, read: {base: 10ms}, check: {base: 100ms}}"
+    servers = "{write: {perWritten: 1s}}"
+    text = PRICES[: PRICES.index("  iptables-nft")] + f"  iptables: {{}}\n  ipset: {prices}\n  ip_vs: {servers}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    took = run_ns(["delays.sync={costs: mine.yaml}", "proxy.mode=ipvs", "nodes.count=1"], tmp_path)
+    idle = 17 * 100 * MS + 17 * 10 * MS
+    # the external IP is an entry of KUBE-EXTERNAL-IP and one of KUBE-IPVS-IPS, a virtual server and two real ones
+    assert set(took) == {idle, idle + 2 * MS + 3 * S}
+
+
 def test_costs_of_some_nodes(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(PRICES)
     slow = "delays.onNodes=[{nodes: [node-1], sync: {costs: mine.yaml}}]"
@@ -221,7 +233,7 @@ def refusal(settings: list[str], folder: Path) -> str:
         (["delays.sync={costs: mine.yaml}", "proxy.mode=ipvs"],
          "mine.yaml has no costs of ipset and ip_vs, which kube-proxy calls in ipvs mode; it has iptables-nft, iptables-legacy, nft"),
         (["delays.onNodes=[{nodes: [node-1], sync: {costs: published-linux-6.1}}]", "proxy.mode=iptables"],
-         "delays.onNodes.0.sync.costs: published-linux-6.1 has no costs of iptables, which kube-proxy calls in iptables mode; it has nft"),
+         ".delays.onNodes[0].sync.costs: published-linux-6.1 has no costs of iptables, which kube-proxy calls in iptables mode; it has nft"),
     ],
 )  # fmt: skip
 def test_costs_that_cannot_be_are_refused_by_name(settings: list[str], words: str, tmp_path: Path) -> None:
@@ -247,6 +259,11 @@ def test_costs_that_cannot_be_are_refused_by_name(settings: list[str], words: st
 def test_a_bad_file_of_costs_is_refused_at_its_place(old: str, new: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(PRICES.replace(old, new, 1))
     assert words in refusal(["delays.sync={costs: mine.yaml}"], tmp_path)
+
+
+def test_costs_are_no_scenario() -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml:2: \.kind: expected 'Scenario', got \"SyncCosts\""):
+        parse_scenario(PRICES, "mine.yaml")
 
 
 def test_a_variant_that_decides_nothing_earns_a_note() -> None:

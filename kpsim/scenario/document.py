@@ -15,6 +15,8 @@ from kpsim.manifests.places import Finding, Path, Place, Source, format_path, pr
 from kpsim.manifests.reading import Document as Read
 from kpsim.manifests.reading import Reading, read_content
 
+OWN_KINDS = ("Scenario", "SyncCosts")  #: what kpsim's own files are
+
 
 @dataclass(frozen=True)
 class Document:
@@ -68,7 +70,7 @@ def _is_cluster(documents: Sequence[Read]) -> bool:
     objects = [
         v for v in values if isinstance(v, list) or (isinstance(v, Mapping) and v.get("kind") and v.get("apiVersion"))
     ]
-    return bool(objects) and not any(isinstance(v, Mapping) and v.get("kind") == "Scenario" for v in values)
+    return bool(objects) and not any(isinstance(v, Mapping) and v.get("kind") in OWN_KINDS for v in values)
 
 
 def instead_of_cluster(files: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from kpsim.backends.table import traits_of
 from kpsim.backends.work import Tool
 from kpsim.config import Mode
 from kpsim.errors import InputError, Problem
-from kpsim.manifests.places import Path
+from kpsim.manifests.places import Path, format_path
 from kpsim.scenario.document import Document
 from kpsim.scenario.schema import Delays, SyncCost
 from kpsim.scenario.sync_costs import SyncCosts, load_costs
@@ -40,7 +40,7 @@ def read_costs(delays: Delays, mode: Mode, document: Document, file: str) -> Cos
         where = ".".join(map(str, path))
         if Tool.IPTABLES not in traits_of(mode).tools:
             found.notes.append(f"{where}.iptables decides nothing: {mode} mode calls no iptables")
-        elif found.named[cost.costs].costs.iptables is not None:
+        elif not found.named[cost.costs].costs.tells_variants:
             found.notes.append(f"{where}.iptables decides nothing: {cost.costs} has one price for both variants")
     return found
 
@@ -52,7 +52,7 @@ def require_costs(delays: Delays, named: Mapping[str, SyncCosts], mode: Mode, fi
         if cost.costs is not None and (missing := named[cost.costs].lacks(traits_of(mode).tools, cost.iptables)):
             has = ", ".join(named[cost.costs].costs.names) or "none"
             why = f"{cost.costs} has no costs of {' and '.join(missing)}, which kube-proxy calls in {mode} mode; it has {has}"
-            problems.append(Problem(why, file=file, path=".".join((*map(str, path), "costs"))))
+            problems.append(Problem(why, file=file, path=format_path((*path, "costs"))))
     if problems:
         raise InputError(problems)
 

@@ -117,6 +117,11 @@ class Priced(Part):
                 return self.ip_vs
 
     @property
+    def tells_variants(self) -> bool:
+        """Whether a variant of iptables has prices of its own."""
+        return self.iptables is None or self.iptables_nft is not None or self.iptables_legacy is not None
+
+    @property
     def names(self) -> list[str]:
         """The tools that have prices, as the file names them."""
         return [
