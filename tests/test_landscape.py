@@ -181,6 +181,17 @@ def test_one_node_that_differs(tmp_path: Path) -> None:
     assert regions(report(*sides)) == regions(report(*sides, by_node=True))
 
 
+@pytest.mark.usefixtures("pings_alone")
+def test_a_node_that_draws_what_becomes_of_packets_that_it_passes_on(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.v4"
+    match = "-d 10.180.2.0/25 -m statistic --mode random --probability 0.50000000000 -j DROP"
+    rules.write_text(_RULES.format(match=match))
+    sides = Subject.of(cluster(_WEB, nodes=THREE[:2])), Subject.of(cluster(_WEB, nodes=THREE[:2], beside=[rules]))
+    together, apart = report(*sides), report(*sides, by_node=True)
+    assert together.to_json()["differences"] == apart.to_json()["differences"]
+    assert all(sum(odds for _, odds in fate.exchange) == 1 for each in together.records for fate in each.fates)
+
+
 # --- some Services alone ------------------------------------------------------------------------------------------------
 
 

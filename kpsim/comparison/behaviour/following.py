@@ -19,6 +19,7 @@ from kpsim.comparison.behaviour.asking import (
     PORT,
     SOURCE,
     Destination,
+    Drawn,
     Endpoint,
     EndpointPort,
     Event,
@@ -32,7 +33,7 @@ from kpsim.comparison.behaviour.asking import (
 from kpsim.comparison.behaviour.cells import joined
 from kpsim.comparison.behaviour.fates import Fate, Item, abstract, fate_of, item_of, passed_item, settled
 from kpsim.comparison.behaviour.landscape import NO_NODES, landscape
-from kpsim.comparison.behaviour.passing import Onward, Strangers, onward, remember
+from kpsim.comparison.behaviour.passing import HERE, Onward, Strangers, onward, remember
 from kpsim.comparison.behaviour.routes import MARTIAN
 from kpsim.comparison.behaviour.servers import watching
 from kpsim.comparison.behaviour.spaces import Partition, Values, cuts_of, is_one, meet, only, without
@@ -154,7 +155,7 @@ class Followed:
 
         for group in tree.ways(way.region, follow):
             for each in group:
-                if each.leaf.start is None or len(group) > 1:
+                if each.leaf.start is None:
                     yield from self._here(start, way, each.region)
                     continue
                 for region, ways in self._arrived(each.leaf.start, each.region):
@@ -260,8 +261,11 @@ class Followed:
             self._world.netns(start.node, self.family), packet, now_ns=self._now_ns, chooser=chooser,
             local=start.local, trace=False,
         )  # fmt: skip
-        found = onward(self._world, start, packet, step, self._now_ns)
-        return self.witness.events, found, not self._is_echo
+        events = self.witness.events
+        draws = [number for number, (question, _) in enumerate(events) if isinstance(question, Drawn)]
+        if draws:  # each of its ways would have to be weighed here
+            return events[: draws[0]], HERE, not self._is_echo
+        return events, onward(self._world, start, packet, step, self._now_ns), not self._is_echo
 
     def _follow_second(
         self, start: Start, region: Region, script: Script, narrow: Narrow
