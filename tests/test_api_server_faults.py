@@ -180,8 +180,36 @@ def test_a_rollout_stands_still_and_ends_after_the_outage() -> None:
     )
     log = simulate(script, "duration=300s")
     created = [at for at, _ in told(log, "pod created")]
-    assert len(created) == 2 and created[0] == 5000 and created[1] > 35_500
+    # 30 s take at least five refused waits (0.8 … 6.4 s times 2 are 24 s), and the sixth is 25.6 s at least (CP-6.3)
+    assert len(created) == 2 and created[0] == 5000 and created[1] >= 35_500 + 25_600
     assert len(told(log, "pod gone")) == 2
+
+
+def first_sync_ms(*settings: str, script: str) -> int:
+    """When the first sync of the kube-proxy of node-1 starts after it was started again at 5 s."""
+    log = simulate(events("at: 5s, restartProxy: {nodes: [node-1]}", script), "duration=60s", *settings)
+    return min(s.start_ns for s in log.syncs if s.node == "node-1" and s.start_ns >= 5 * SECOND_NS) // MS
+
+
+def test_lists_that_are_on_their_way_are_lost_with_the_api_server() -> None:
+    assert first_sync_ms(script="at: 5050ms, apiServerBusy: {for: 5s}") == 5100  # a busy one still answers them
+    assert first_sync_ms(script="at: 5050ms, apiServerDown: {for: 5s}") >= 10_050 + 100
+
+
+def test_a_kube_proxy_looks_every_100_ms_whether_its_first_lists_are_there() -> None:
+    late = ("delays.initialList=130ms", "kubeProxy.syncedPoll=100ms")
+    assert first_sync_ms(*late, script="at: 50s, closeWatches: {}") == 5200  # CP-6.7
+    assert first_sync_ms(late[0], script="at: 50s, closeWatches: {}") == 5130
+
+
+def test_a_first_sync_that_fails_is_tried_again_by_itself_only_up_to_1_33() -> None:
+    script = events("at: 5s, restartProxy: {nodes: [node-1]}", "at: 5s, failSyncs: {nodes: [node-1], count: 1}")
+    starts = {}
+    for runner in ("tokenBucket", "boundedFrequency"):
+        log = simulate(script, "duration=60s", f"kubeProxy.runner={runner}")
+        starts[runner] = [s.start_ns // MS for s in log.syncs if s.node == "node-1" and s.start_ns > 0]
+    # the list arrives at 5100, the sync takes 23 ms, and the retry comes syncPeriod (30 s) after it (CP-9.4, CP-9.7)
+    assert starts == {"tokenBucket": [5100, 35_123], "boundedFrequency": [5100]}
 
 
 # ------------------------------------------------------------------------------------------------------------ a busy one
@@ -350,3 +378,12 @@ def test_a_watch_that_is_not_there_cannot_be_ended() -> None:
     script = events("at: 5s, restartProxy: {nodes: [node-1], down: 10s}", "at: 6s, closeWatches: {nodes: [node-1]}")
     log = simulate(script, "duration=20s")
     assert told(log, "event without effect") == [(6000, "closeWatches: the node has no such watch open")]
+
+
+def test_the_runner_of_1_33_answers_two_changes_of_a_burst_at_once_and_the_third_a_second_later() -> None:
+    starts = {}
+    for runner in ("tokenBucket", "boundedFrequency"):
+        log = simulate(events(patches(5000, 5100, 5200)), "duration=20s", f"kubeProxy.runner={runner}")
+        starts[runner] = [s.start_ns // MS for s in log.syncs if s.node == "node-1" and s.start_ns > 0]
+    # delivered at 5026, 5126 and 5226; syncs take 23 ms (CP-9.2, CP-9.7)
+    assert starts == {"tokenBucket": [5026, 5126, 6149], "boundedFrequency": [5026, 6049]}
