@@ -47,9 +47,9 @@ from kpsim.ruleset import (
     Terminal,
 )
 
-#: parts of rules that name no address, and remember nothing that a second packet of a connection could meet
+#: parts of rules that name no address, draw nothing, and remember nothing that a second packet of a connection could meet
 _PLAIN = (
-    Terminal, Reject, Assign, SetTimeToLive, NoTrack, Log, Adjust, Chance, ReversePath, RoutingHeader, Counter, Masquerade,
+    Terminal, Reject, Assign, SetTimeToLive, NoTrack, Log, Adjust, ReversePath, RoutingHeader, Counter, Masquerade,
     EitherPort, Limit,
 )  # fmt: skip
 _ADDRESSES = frozenset({Field.SADDR, Field.DADDR})
