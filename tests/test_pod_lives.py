@@ -1,5 +1,6 @@
 """Pods on the clock: what their kubelets tell the API server, and when (CP-2, CP-3.4.1, CP-3.7)."""
 
+from typing import Any
 from unittest.mock import patch
 
 from simulations import HEAD, INSIDE, MS, ms, of, simulate
@@ -22,8 +23,8 @@ def changes(events: str, *settings: str, delays: str = "") -> list[Change]:
     seen: list[Change] = []
     tell = ApiServer._tell
 
-    def told(api: ApiServer, event: object, trigger_ns: int, now_ns: int) -> Change:
-        seen.append(change := tell(api, event, trigger_ns, now_ns))  # type: ignore[arg-type]
+    def told(api: ApiServer, *given: Any) -> Change:
+        seen.append(change := tell(api, *given))
         return change
 
     with patch.object(ApiServer, "_tell", told):

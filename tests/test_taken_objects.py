@@ -95,6 +95,6 @@ def test_what_is_wrong_with_an_object_has_its_place() -> None:
 def test_other_kinds_are_refused_by_name() -> None:
     other = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "p"}}
     assert (
-        "PodTemplate is not for objects of a scenario: expected Service, EndpointSlice, ServiceCIDR, or what becomes"
+        "PodTemplate is not for objects of a scenario: expected Service, EndpointSlice, Endpoints, ServiceCIDR, or what"
         in refused(WEB, *NODES, other)
     )

@@ -123,13 +123,13 @@ def note(text: str) -> None:
     print(f"note: {printable(text)}", file=sys.stderr, flush=True)
 
 
-def plain_console(width: int = WIDTH) -> "Console":
+def plain_console(width: int | None = None) -> "Console":
     """Return a console for output that goes to no terminal: the same width and no colours on every machine."""
     from rich.console import Console
 
     file: IO[str] = sys.stdout
     return Console(
-        file=file, highlight=False, width=width, color_system=None, force_terminal=False, force_jupyter=False
+        file=file, highlight=False, width=width or WIDTH, color_system=None, force_terminal=False, force_jupyter=False
     )
 
 

@@ -11,8 +11,8 @@ from kpsim.addresses import Family
 pytestmark = pytest.mark.kernel
 V4, V6 = Family.IPV4, Family.IPV6
 _RANGES = {
-    V4: {"last": "10.180.0.6", "first": "10.180.0.5", "snat": "192.168.3.10-192.168.3.200", "prefix": "10.180.0.0/24", "frame": ("ip", "{}:{}")},
-    V6: {"last": "fd00:180::6", "first": "fd00:180::5", "snat": "fd00:9:0:1::10-fd00:9:0:3::200", "prefix": "fd00:180::/120", "frame": ("ip6", "[{}]:{}")},
+    V4: {"last": "10.180.0.6", "first": "10.180.0.5", "snat": "192.168.3.10-192.168.3.200", "prefix": "10.180.1.0/24", "frame": ("ip", "{}:{}")},
+    V6: {"last": "fd00:180::6", "first": "fd00:180::5", "snat": "fd00:9:0:1::10-fd00:9:0:3::200", "prefix": "fd00:180:0:1::/120", "frame": ("ip6", "[{}]:{}")},
 }  # fmt: skip
 _TRANSLATIONS = """
 table {space} t {{
@@ -65,7 +65,7 @@ def test_ranges(kernel: None, made: Callable[[Family], NftTwin], family: Family)
         2009,
         2010,
     ]
-    assert first[1008].packet.destination == pods[0]
+    assert first[1008].packet.destination == ("10.180.1.5" if family is V4 else "fd00:180:0:1::5")
     assert 600 <= first[1103].packet.sport <= 1023
 
 
