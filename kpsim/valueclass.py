@@ -20,7 +20,8 @@ else:
 
     def dataclass(of=None, /, **options):
         """Do what ``dataclasses.dataclass`` does."""
-        if of is not None or not _KNOWN.issuperset(options) or not (options.get("frozen") and options.get("slots")):
+        plain = of is not None or not _KNOWN.issuperset(options) or not (options.get("frozen") and options.get("slots"))
+        if plain or None in (_FIELD, _FACTORY):
             return dataclasses.dataclass(of, **options)
         return partial(_made, eq=options.get("eq", True), init=options.get("init", True))
 
@@ -28,8 +29,9 @@ else:
 __all__ = ["dataclass"]
 
 _KNOWN = frozenset({"frozen", "slots", "eq", "init"})
-#: what ``fields`` and ``replace`` know fields by, and what stands in a signature for a default that is made
-_FIELD, _FACTORY = dataclasses._FIELD, dataclasses._HAS_DEFAULT_FACTORY  # type: ignore[attr-defined]
+#: what ``fields`` and ``replace`` know fields by, and what stands in a signature for a default that is made; None: this
+#: Python's dataclasses do it in another way, and make all classes themselves
+_FIELD, _FACTORY = getattr(dataclasses, "_FIELD", None), getattr(dataclasses, "_HAS_DEFAULT_FACTORY", None)
 
 Get = Callable[[Any], Any]
 
