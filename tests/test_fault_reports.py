@@ -12,7 +12,7 @@ from kpsim.reports.held_up import Held, count_held
 from kpsim.reports.timeline import timeline_of
 from kpsim.scenario import parse_scenario
 from kpsim.simulation.expected import expected_losses
-from kpsim.simulation.runlog import Fate, RunLog
+from kpsim.simulation.runlog import API_SERVER, Fate, RunLog
 from kpsim.units import SECOND_NS
 
 TRAFFIC = "traffic: [{name: t, from: nodes, nodes: [node-1], service: web, perSecond: 10}]\n"
@@ -48,6 +48,20 @@ def test_the_timeline_has_a_band_for_what_is_broken() -> None:
     assert lanes["node-1"] == 3 and "fault" in dict(timeline.legend)
     calm = timeline_of(played())
     assert calm is not None and "fault" not in dict(calm.legend)
+
+
+def test_the_timeline_has_a_lane_for_an_api_server_that_fails() -> None:
+    log = played(
+        "{at: 5s, apiServerDown: {for: 10s}}",
+        "{at: 20s, apiServerSlow: {by: 1s, for: 5s}}",
+        "{at: 30s, cutOff: {nodes: [node-1], for: 1h}}",
+    )
+    assert spells(log, API_SERVER) == [(5, 15, "API server down"), (20, 25, "API server slow (by 1s)")]
+    assert spells(log) == [(30, 40, "node cut off")]
+    timeline = timeline_of(log)
+    assert timeline is not None
+    lanes = {lane.name: [mark.kind for mark in lane.marks].count("fault") for lane in timeline.lanes}
+    assert (lanes[API_SERVER], lanes["node-1"], lanes["node-2"]) == (2, 1, 0)
 
 
 def test_rules_are_removed_until_a_full_sync_writes_them() -> None:

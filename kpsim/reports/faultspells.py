@@ -8,9 +8,9 @@ from kpsim.simulation.runlog import HappeningKind, RunLog
 _AWAY = (HappeningKind.PROXY_STOPPED, HappeningKind.PROXY_CRASHED)
 
 
-def fault_band(log: RunLog, node: str) -> list[tuple[str, int, int, str]]:
-    """Return the stretches of a node's faults as marks of a lane: class, beginning, end and words."""
-    spells = sorted(fault_spells(log, node))
+def fault_band(log: RunLog, subject: str) -> list[tuple[str, int, int, str]]:
+    """Return the stretches of the faults of a node or of the API server as marks of a lane: class, beginning, end and words."""
+    spells = sorted(fault_spells(log, subject))
     return [("fault", a, b, f"{words} from {instant(a)} to {instant(b)}") for a, b, words in spells]
 
 

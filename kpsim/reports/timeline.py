@@ -17,7 +17,7 @@ from kpsim.reports.local_policy import HealthTimeline, bin_width_ns, health_time
 from kpsim.reports.nodestates import node_spells
 from kpsim.reports.sentences import duration, instant
 from kpsim.reports.simulated import KeptTrace
-from kpsim.simulation.runlog import Fate, Happening, HappeningKind, RunLog
+from kpsim.simulation.runlog import API_SERVER, Fate, Happening, HappeningKind, RunLog
 from kpsim.units import MILLISECOND_NS
 
 MOST_NODES = 12
@@ -90,6 +90,7 @@ def timeline_of(log: RunLog, traces: Sequence[KeptTrace] = ()) -> Timeline | Non
         _losses_lane("lost", bins.lost, bins, links, TALL),
         _sent_lane(bins),
         *_event_lanes(log),
+        _server_lane(log),
         *(_node_lane(log, node, bins, links, timelines) for node in nodes),
     ]
     shown = [lane for lane in lanes if lane is not None]
@@ -223,6 +224,13 @@ def _event_lanes(log: RunLog) -> Iterator[Lane]:
             yield Lane(
                 name, tuple(marks), LOW // 2 + 4, f"the first {MOST_EVENTS} of {len(chosen):,}" if hidden > 0 else ""
             )
+
+
+def _server_lane(log: RunLog) -> Lane | None:
+    """When the API server was down, slow or busy."""
+    band = fault_band(log, API_SERVER)
+    marks = [Mark(kind, _ms(a), 2, max(_ms(b - a), 0.001), BAND, title) for kind, a, b, title in band]
+    return Lane(API_SERVER, tuple(marks), BAND + 4) if marks else None
 
 
 def said(h: Happening) -> str:

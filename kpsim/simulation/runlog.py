@@ -353,12 +353,15 @@ class Happening:
     detail: str = ""
 
 
+API_SERVER = "API server"  #: the subject of what happens to it
+
+
 @dataclass(frozen=True, slots=True)
 class FaultSpell:
     """A stretch of time in which the scenario keeps something broken."""
 
     kind: HappeningKind
-    subject: str  #: a node, or the Service of a load balancer
+    subject: str  #: a node, the Service of a load balancer, or API_SERVER
     from_ns: int
     until_ns: int
     detail: str = ""
