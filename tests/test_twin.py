@@ -33,7 +33,12 @@ def test_the_scenarios_have_every_event_but_those_that_need_packets_or_objects_o
     left_out |= {"addNode", "deleteNode", "labelNode", "rollingUpgrade"}  # its nodes are always the same
     left_out |= {"liveness", "loadRules"}  # its pods have no probes, and its nodes no rules
     left_out |= {"apiServerDown", "apiServerSlow", "apiServerBusy", "cutOff", "closeWatches"}  # its watches never end
-    left_out |= {"createEndpoints", "patchEndpoints", "deleteEndpoints"}  # nor objects of other controllers
+    left_out |= {
+        "createEndpoints",
+        "patchEndpoints",
+        "deleteEndpoints",
+        "deleteNamespace",
+    }  # nor objects of other controllers
     # nor kernels, kubelets that start kube-proxies, links and clocks
     left_out |= {"flushRules", "holdLock", "crashProxy", "writeProxyConfig", "setConntrackMax"}
     left_out |= {"fillConntrack", "losePackets", "slowLoadBalancer", "clockSkew"}
