@@ -25,7 +25,7 @@ from kpsim.simulation.apifaults import SLICES
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
-from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.controllerwatch import ControllerWatch, WatchNames
 from kpsim.simulation.informers import Informers
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.simulation.slicewriter import SliceWriter
@@ -67,7 +67,8 @@ class SliceController:
         self._writer = SliceWriter(
             clock, api, self._queue, self._own_writes, client, delays.slice_write, seed, metrics=self.metrics
         )
-        self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
+        names = WatchNames("controller", "controller watch", "EndpointSlice controller")
+        self._watch = ControllerWatch(clock, api, delays.controller_watch, seed, names, self._see)
 
     def start(self) -> None:
         """Write the slices of every Service before the run.
@@ -87,7 +88,7 @@ class SliceController:
         for item in self._api.state.endpoint_slices:
             if is_managed(item):
                 self._own_writes.wrote(item)
-        self._api.watch(self._on_change)
+        self._api.watch(self._watch)
         period_ns = RESYNC_NS[0] + rng.below(RESYNC_NS[1] - RESYNC_NS[0], self._seed, "controller resync")
         # the cluster has run for an hour, so one hour of the period is over
         self._clock.at(period_ns - HOUR_NS, Rank.CONTROLLER, "controller", lambda: self._resync(period_ns))
@@ -99,15 +100,6 @@ class SliceController:
         self._clock.at(self._clock.now_ns + period_ns, Rank.CONTROLLER, "controller", lambda: self._resync(period_ns))
 
     # ------------------------------------------------------------------------------------------------------- informers
-
-    def _on_change(self, change: Change) -> None:
-        kind = change.key.kind
-        delay = self._delays.controller_watch
-        drawn_ns = draw_ns(delay, self._seed, "controller watch", change.key, change.version)
-        drawn_at_ns = self._api.faults.seen_ns(change.written_ns + drawn_ns, f"EndpointSlice controller, {kind}")
-        at_ns = max(self._seen_ns.get(kind, 0), drawn_at_ns)
-        self._seen_ns[kind] = at_ns
-        self._clock.at(at_ns, Rank.CONTROLLER, "controller", lambda: self._see(change))
 
     def _see(self, change: Change) -> None:
         self._seen.apply(change.event)

@@ -16,6 +16,7 @@ from kpsim.simulation.apifaults import CONTROLLERS
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.bucket import TokenBucket
 from kpsim.simulation.clock import Clock, Rank
+from kpsim.simulation.controllerwatch import ControllerWatch, WatchNames
 from kpsim.simulation.delays import draw_ns
 from kpsim.simulation.informers import Informers
 from kpsim.simulation.runlog import Cause, Happening, HappeningKind, RunLog
@@ -53,7 +54,8 @@ class EndpointsController:
         self._calls: Counter[ObjectKey] = Counter()
         self._versions: dict[ObjectKey, int] = {}  #: by Service: resource version of the last own write
         self._listed: dict[ObjectKey, dict[ObjectKey, _Listed]] = {}  #: by Service and pod: what was made of the two
-        self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
+        names = WatchNames(ENDPOINTS_CONTROLLER, "endpoints watch", ENDPOINTS_CONTROLLER)
+        self._watch = ControllerWatch(clock, api, delays.controller_watch, seed, names, self._see, _KINDS)
 
     def start(self) -> None:
         """Write the objects of every Service before the run, and see them."""
@@ -63,17 +65,7 @@ class EndpointsController:
             if made is not None and not self._refused(made):
                 self._versions[service.key] = self._api.put(made, 0, 0).number
         self._seen = Informers(self._api.state)
-        self._api.watch(self._on_change)
-
-    def _on_change(self, change: Change) -> None:
-        kind = change.key.kind
-        if kind not in _KINDS:
-            return
-        delay, key = self._delays.controller_watch, ("endpoints watch", change.key, change.version)
-        drawn_ns = change.written_ns + draw_ns(delay, self._seed, *key)
-        at_ns = max(self._seen_ns.get(kind, 0), self._api.faults.seen_ns(drawn_ns, f"{ENDPOINTS_CONTROLLER}, {kind}"))
-        self._seen_ns[kind] = at_ns
-        self._clock.at(at_ns, Rank.CONTROLLER, ENDPOINTS_CONTROLLER, lambda: self._see(change))
+        self._api.watch(self._watch)
 
     def _see(self, change: Change) -> None:
         self._seen.apply(change.event)

@@ -10,8 +10,8 @@ from kpsim.scenario.schema import ControllerSpec, Delays
 from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.backoff import Doubling
 from kpsim.simulation.bucket import TokenBucket
-from kpsim.simulation.clock import Clock, Rank
-from kpsim.simulation.delays import draw_ns
+from kpsim.simulation.clock import Clock
+from kpsim.simulation.controllerwatch import ControllerWatch, WatchNames
 from kpsim.simulation.informers import Informers
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog
 from kpsim.simulation.slicewriter import SliceWriter
@@ -31,7 +31,6 @@ class MirroringController:
     ) -> None:
         self._clock = clock
         self._api = api
-        self._delays = delays
         self._seed = seed
         self._log = log
         self._seen = Informers(api.state)
@@ -41,7 +40,8 @@ class MirroringController:
         self._queue = WorkQueue(clock, MIRRORING_CONTROLLER, limits.workers, back_off, self._process)
         client = TokenBucket(limits.qps, limits.burst)
         self._writer = SliceWriter(clock, api, self._queue, self._own_writes, client, delays.slice_write, seed)
-        self._seen_ns: dict[str, int] = {}  #: by kind of object: when its last change is seen
+        names = WatchNames(MIRRORING_CONTROLLER, "mirroring watch", MIRRORING_CONTROLLER)
+        self._watch = ControllerWatch(clock, api, delays.controller_watch, seed, names, self._see, _KINDS)
 
     def start(self) -> None:
         """Mirror every object before the run, and see the slices."""
@@ -57,17 +57,7 @@ class MirroringController:
         self._seen = Informers(self._api.state)
         for item in filter(is_mirrored, self._api.state.endpoint_slices):
             self._own_writes.wrote(item)
-        self._api.watch(self._on_change)
-
-    def _on_change(self, change: Change) -> None:
-        kind = change.key.kind
-        if kind not in _KINDS:
-            return
-        delay, key = self._delays.controller_watch, ("mirroring watch", change.key, change.version)
-        drawn_ns = change.written_ns + draw_ns(delay, self._seed, *key)
-        at_ns = max(self._seen_ns.get(kind, 0), self._api.faults.seen_ns(drawn_ns, f"{MIRRORING_CONTROLLER}, {kind}"))
-        self._seen_ns[kind] = at_ns
-        self._clock.at(at_ns, Rank.CONTROLLER, MIRRORING_CONTROLLER, lambda: self._see(change))
+        self._api.watch(self._watch)
 
     def _see(self, change: Change) -> None:
         self._seen.apply(change.event)
