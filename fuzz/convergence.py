@@ -72,6 +72,11 @@ def differences(content: Mapping[str, Any], mode: str, seed: int = 1) -> list[st
     scenario = parse_scenario(json.dumps(content), "faults.json").with_mode(mode)
     run = Run(scenario, seed)
     run.run(None)
+    return differences_of_run(run, scenario)
+
+
+def differences_of_run(run: Run, scenario: Scenario) -> list[str]:
+    """What is not as a fresh start would have it now, one line for each node and family."""
     return [line for node in run.nodes for line in _of_node(run, scenario, node.name)]
 
 

@@ -511,19 +511,23 @@ class Kubelets:
         """Let the pod's kubelet send a write after ``delay_ns``, unless its node has lost power by then.
 
         A write that fails is sent again at a later tick (CP-2.7), if there is no newer one that makes it ``outdated``.
+        A newer one does not wait for that tick. One that is only slow is on its way, and arrives in any case.
         """
         sent_ns = self._clock.now_ns + delay_ns
         usual_ns = sent_ns + self._draw(self._delays.api_write, stage, pod)
         stored_ns = self._api.faults.kubelet_stored_ns(pod.node, usual_ns)
-        pod.written_ns = max(pod.written_ns, stored_ns)
+        failed = stored_ns > usual_ns + self._api.faults.slow_ns(usual_ns)
+        at_ns = max(pod.written_ns, stored_ns)
+        if not failed:
+            pod.written_ns = at_ns
 
         def reach() -> None:
-            if stored_ns > usual_ns and (outdated() or pod.dead_since_ns is not None):
+            if failed and (outdated() or pod.dead_since_ns is not None):
                 return
             if pod.dead_since_ns is None or sent_ns <= pod.dead_since_ns:
                 arrive()
 
-        self._at(pod.written_ns, Rank.API_WRITE, pod, reach)
+        self._at(at_ns, Rank.API_WRITE, pod, reach)
 
     def _arrive(self, pod: PodLife, report: PodReport, trigger_ns: int, noticed_ns: int) -> None:
         if not pod.in_api:
