@@ -142,8 +142,9 @@ def test_a_bookmark_of_every_minute_keeps_the_version_of_a_quiet_watch_young(clo
 
 @pytest.mark.parametrize(("delivery_s", "too_old"), [(30, ["Service"]), (5, [])])
 def test_a_bookmark_tells_no_version_of_a_change_that_is_still_on_its_way(delivery_s: int, too_old: list[str]) -> None:
-    rig = Rig(event(70, apiServerBusy={"for": "200s"}), delays=Delays.model_validate({"watchDelivery": f"{delivery_s}s"}))
-    rig.put(50, "c", 81)  # at 70 s the bookmark of 60 s is there; the change is in front of it, and arrives at 55 or 80 s
+    delays = Delays.model_validate({"watchDelivery": f"{delivery_s}s"})
+    rig = Rig(event(70, apiServerBusy={"for": "200s"}), delays=delays)
+    rig.put(50, "c", 81)  # is in front of the bookmark of 60 s, and would arrive at 55 or 80 s
     rig.at(70, lambda: rig.watch.close(["Service"], expired=False))
     for number in range(100):  # 125 s and more after the others: the ring does not grow, and drops all of them
         rig.put(200 + number * 0.1, "b", 1000 + number)
