@@ -170,7 +170,7 @@ BUGS: tuple[Bug, ...] = (
     Bug("the oldest is refreshed in place", _RECENT, "self._stamps[source] = (*self._stamps.pop(source, ()), now_ns)", "self._stamps[source] = (*self._stamps.get(source, ()), now_ns)"),
     Bug("expired entries match", "conntrack.py", "return found if found is not None and found.entry.ends_ns > now_ns else None", "return found if found is not None else None"),
     Bug("0.0.0.0 is an ordinary source", _ROUTING, "(address in self._broadcast or not address)", "address in self._broadcast"),
-    Bug("the bridge spends a hop", _DELIVERY, "return _is_readdressed_on_bridge(traversal) or _is_neighbour(bridge, traversal.packet)", "return _is_readdressed_on_bridge(traversal)"),
+    Bug("the bridge spends a hop", _DELIVERY, "return _is_readdressed_on_bridge(traversal) or _is_neighbour(traversal, bridge)", "return _is_readdressed_on_bridge(traversal)"),
     Bug("hairpins leave the bridge", _DELIVERY, "if decision.next_hop == traversal.arrived.saddr and not hairpin:", "if False:"),
     Bug("a hop too many", _DELIVERY, "if traversal.packet.ttl <= 1:", "if traversal.packet.ttl < 1:"),
     Bug("masquerading takes the first address", _ROUTING, "            if next_hop in address.network:\n                return address.value\n", "            pass\n"),

@@ -17,9 +17,12 @@ from kpsim.comparison.behaviour.following import Followed
 from kpsim.comparison.behaviour.landscape import landscape
 from kpsim.comparison.behaviour.narrowing import check_memory
 from kpsim.comparison.behaviour.report import Subject, report
+from kpsim.comparison.behaviour.spaces import only
+from kpsim.comparison.behaviour.starts import Start
 from kpsim.config import Mode, config_from_json
 from kpsim.errors import InputError
 from kpsim.explore import Cluster
+from kpsim.tracing.probes import ProbeResult
 from tests.test_alike import service
 
 _CONFIG = {
@@ -190,6 +193,23 @@ def test_a_node_that_draws_what_becomes_of_packets_that_it_passes_on(tmp_path: P
     together, apart = report(*sides), report(*sides, by_node=True)
     assert together.to_json()["differences"] == apart.to_json()["differences"]
     assert all(sum(odds for _, odds in fate.exchange) == 1 for each in together.records for fate in each.fates)
+
+
+_ROUTED = service("far", "172.30.0.4", [("10.180.1.6", 1), ("10.99.0.1", 1)])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_bridge_switches_to_its_subnet_alone(order: int) -> None:
+    """K-2.6, K-7.3: a bridge does not look at the source of what it switches; what is routed there has its source checked."""
+    loaded = cluster(_ROUTED, nodes=THREE)
+    followed = Followed(loaded.site_with(), Family.IPV4, loaded.now_ns, by_node=True)
+    neighbour, routed = (10 << 24) + (180 << 16) + (1 << 8) + 9, (10 << 24) + (99 << 16) + 1
+    found = {}
+    for destination in (neighbour, routed)[::order]:
+        region = only((127 << 24) + 1), only(destination), only(80), (), ()
+        [(_, ways)] = followed.ways(Start("node-1", "tcp", "cni0"), region)
+        found[destination] = [way.leaf.result for way in ways]
+    assert found == {neighbour: [ProbeResult.PASSED], routed: [ProbeResult.DROPPED]}
 
 
 # --- some Services alone ------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def _lookup_arriving(traversal: Traversal) -> Decision | None:
         # whether the node has joined the group is asked among the objections
         return Decision(RouteKind.LOCAL, "lo", packet.daddr, None, None)
     bridge = _bridge(traversal)
-    if bridge is not None and packet.daddr == traversal.arrived.daddr and _is_neighbour(bridge, packet):
+    if bridge is not None and packet.daddr == traversal.arrived.daddr and _is_neighbour(traversal, bridge):
         return routing.in_main(traversal.family, packet.daddr)  # the sender asked for the neighbour, not for the node
     return routing.lookup(traversal.family, packet.daddr, _question(traversal))
 
@@ -201,7 +201,7 @@ def _switched_by_itself(traversal: Traversal) -> bool:
     """
     packet, node = traversal.packet, traversal.node
     bridge = _bridge(traversal)
-    if bridge is None or _calls_netfilter(traversal) or not _is_neighbour(bridge, packet):
+    if bridge is None or _calls_netfilter(traversal) or not _is_neighbour(traversal, bridge):
         return False
     decision = node.routing.in_main(traversal.family, packet.daddr)  # a bridge asks no policy rules
     if decision is None or decision.kind is not RouteKind.UNICAST or decision.interface != bridge.name:
@@ -219,7 +219,7 @@ def _is_switched(traversal: Traversal, decision: Decision) -> bool:
     bridge = _bridge(traversal)
     if bridge is None or decision.interface != bridge.name or not _calls_netfilter(traversal):
         return False
-    return _is_readdressed_on_bridge(traversal) or _is_neighbour(bridge, traversal.packet)
+    return _is_readdressed_on_bridge(traversal) or _is_neighbour(traversal, bridge)
 
 
 def _is_only_switched(traversal: Traversal) -> bool:
@@ -256,9 +256,9 @@ def _bridge_of(traversal: Traversal, packet: Packet) -> Interface | None:
     return interface if interface is not None and interface.kind is InterfaceKind.BRIDGE else None
 
 
-def _is_neighbour(bridge: Interface, packet: Packet) -> bool:
+def _is_neighbour(traversal: Traversal, bridge: Interface) -> bool:
     """Whether the destination lies in the bridge's subnet, so that a pod there sends to it directly."""
-    return any(packet.daddr in address.network for address in bridge.of(packet.family))
+    return traversal.node.routing.is_neighbour(traversal.family, traversal.packet.daddr, bridge.name)
 
 
 def _switched(traversal: Traversal, decision: Decision) -> End | None:

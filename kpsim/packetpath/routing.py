@@ -338,6 +338,10 @@ class Routing:
             None if extra is None else self.interfaces.get(extra, Interface(extra, kind=InterfaceKind.DUMMY, up=False))
         )
 
+    def is_neighbour(self, family: Family, address: int, interface: str) -> bool:
+        """Whether an address lies in a subnet of an interface, so that those behind it send there directly."""
+        return any(address in each.network for each in self.interfaces[interface].of(family))
+
     # --- where to ----------------------------------------------------------------------------------------------------
 
     def lookup(self, family: Family, address: int, asked: Question = NODE_ASKS) -> Decision | None:

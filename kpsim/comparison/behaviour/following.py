@@ -91,7 +91,7 @@ class Followed:
         self._world = WatchedWorld(
             site, family, self.witness, now_ns, self._entries, dict.fromkeys(land.keyed, land.services.frontends)
         )
-        self._passes = False  # a rule beside at the next node made boxes differ from those of each node by itself
+        self._passes = bool(land.groups)  # no rule draws but those for Services
         self._first: dict[Start, Tree[Half]] = {}
         self._onward: dict[Hashable, Tree[Onward]] = {}
         self._arrivals: dict[Hashable, list[tuple[Region, list[Way[Item]]]]] = {}

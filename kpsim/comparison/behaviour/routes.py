@@ -37,7 +37,7 @@ class WatchedRouting(Routing):
         self._plain = plain
         self._witness = witness
         self._partitions: dict[Hashable, Partition] = {}
-        self._bridges = [each for each in self.interfaces.values() if each.kind is InterfaceKind.BRIDGE]
+        self._bridges = [each.name for each in self.interfaces.values() if each.kind is InterfaceKind.BRIDGE]
 
     def constants(self, family: Family) -> Iterable[tuple[int, int]]:
         """Every interval of addresses that the node's routing tells from others."""
@@ -93,7 +93,7 @@ class WatchedRouting(Routing):
         if not selects:
             self._ask(
                 "route", family, address,
-                lambda each: (told_of(self._plain.lookup(family, each), each), self._is_neighbour(family, each)),
+                lambda each: (told_of(self._plain.lookup(family, each), each), self._is_behind_bridge(family, each)),
             )  # fmt: skip
             return _to(address, self._plain.lookup(family, address))
         tables = [rule.table for rule in selects]
@@ -103,7 +103,7 @@ class WatchedRouting(Routing):
             # by the tables alone, as if each rule were the first to be asked
             return (
                 chosen,
-                self._is_neighbour(family, each),
+                self._is_behind_bridge(family, each),
                 *(told_of(self._plain._in_table(family, table, each), each) for table in tables),
             )
 
@@ -115,9 +115,16 @@ class WatchedRouting(Routing):
         )  # fmt: skip
         return _to(address, self._plain.lookup(family, address, asked))
 
-    def _is_neighbour(self, family: Family, address: int) -> bool:
-        """Whether an address lies in a bridge's subnet: pods send there past the node's routing (K-2.6)."""
-        return any(address in each.network for bridge in self._bridges for each in bridge.of(family))
+    def _is_behind_bridge(self, family: Family, address: int) -> bool:
+        """Whether an address lies in a bridge's subnet: others, to which a route leads there as well, are told from such."""
+        return any(self._plain.is_neighbour(family, address, each) for each in self._bridges)
+
+    def is_neighbour(self, family: Family, address: int, interface: str) -> bool:
+        """Pods send to an address in their bridge's subnet past the node's routing (K-2.6)."""
+        self._ask(
+            ("neighbour", interface), family, address, lambda each: self._plain.is_neighbour(family, each, interface)
+        )
+        return self._plain.is_neighbour(family, address, interface)
 
     def in_main(self, family: Family, address: int) -> Decision | None:
         self._ask("main", family, address, lambda each: told_of(self._plain.in_main(family, each), each))
