@@ -37,7 +37,7 @@ from kpsim.kubeproxy.trackers import (
     ServiceChangeTracker,
     ServiceKey,
 )
-from kpsim.objects import LABEL_ZONE, Endpoints, EndpointSlice, Node, Pod, Service, ServiceCIDR
+from kpsim.objects import LABEL_ZONE, ApiObject, Endpoints, EndpointSlice, Node, Pod, Service, ServiceCIDR
 from kpsim.programmed import Programmed
 
 
@@ -152,6 +152,10 @@ class Proxier:
             self.proxy_health.queued_update(self.family, now_ns)
             self._note_queued(now_ns)
         return requested
+
+    def counts(self, obj: ApiObject) -> bool:
+        """Whether the counters of changes count an event of this object (CP-11.1)."""
+        return isinstance(obj, Service) or (isinstance(obj, EndpointSlice) and self._slices.accepts(obj))
 
     def start_loop(self, now_ns: int) -> None:
         """Notes that the sync loop has started (CP-12 step 9)."""

@@ -42,8 +42,8 @@ class Rig:
         for name in ("a", "b", "c"):
             self.api.put(service(name), 0, 0)
         self.watch = NodeWatch(
-            self.clock, self.api, "n", delays or Delays(), None, seed=1, log=self.log, hand_over=self._hand_over,
-            listed=self._listed,
+            self.clock, self.api, "n", delays or Delays(), None, resync_ns=900 * S, seed=1, log=self.log,
+            hand_over=self._hand_over, listed=self._listed,
         )  # fmt: skip
         self.watch.open_before_the_run()
         self.seen.clear()
@@ -151,6 +151,18 @@ def test_a_bookmark_tells_no_version_of_a_change_that_is_still_on_its_way(delive
     rig.clock.run(500 * S)
     assert rig.told("watch too old") == too_old
     assert len([what for what in rig.seen if what[2] == "c"]) == 1
+
+
+@pytest.mark.parametrize(("closes_s", "replays"), [((11.2,), {3, 4}), ((10.5, 11.2), {0})])
+def test_an_informer_replays_while_its_watch_is_refused_but_not_while_its_list_is(
+    closes_s: tuple[float, ...], replays: set[int]
+) -> None:
+    rig = Rig(event(11, apiServerBusy={"for": "3000s"}))
+    for second in closes_s:  # a watch of less than a second leads to a list (CP-6.2)
+        rig.at(second, lambda: rig.watch.close(["Service"], expired=False))
+    rig.clock.run(3000 * S)
+    assert rig.watch.take_replays("Service", 3000 * S) in replays  # every 900 s (CP-6.8)
+    assert rig.watch.take_replays("Service", 3000 * S) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------------- parts

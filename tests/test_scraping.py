@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from runlogs import ms
 from scraped import CLUSTER, bucket_quantile
+from simulations import DELAYS, HEAD
 
 from kpsim.errors import InputError
 from kpsim.kubeproxy.metrics import DEFINITIONS, DURATIONS_NS, LATENCIES_NS, Histogram, Kind, Metrics
@@ -234,3 +235,63 @@ def test_a_stale_sync_is_counted_as_such_and_a_service_that_is_gone_has_no_slice
     assert values(result, f"{SLICES}syncs", result="stale").get(240, 0) == stale > 0
     assert values(result, f"{SLICES}num_endpoint_slices")[240] == values(result, f"{SLICES}endpoints_desired")[240] == 0
     assert values(result, f"{SLICES}changes", operation="delete") == {}  # the garbage collector deletes
+
+
+# ---------------------------------------------------------------------------------------------------- replays (CP-6.8)
+
+CHANGES = ("kubeproxy_sync_proxy_rules_service_changes_total", "kubeproxy_sync_proxy_rules_endpoint_changes_total")
+MINUTE = 60
+MORE = "{apiVersion: v1, kind: Service, metadata: {name: more}, spec: {clusterIP: 172.30.0.11, ports: [{port: 80}]}}"
+
+
+def counted(*settings: str, families: str = "[IPv4]", interval: str = "1m") -> list[dict[float, float]]:
+    """The events of Services and of slices that node-1 has counted, at every scrape. A list takes 100 ms."""
+    head = HEAD.replace("nodes: {count: 2", f"nodes: {{count: 2, ipFamilies: {families}")
+    head = head.replace("clusterIP: 172.30.0.10, ", "ipFamilyPolicy: PreferDualStack, ")
+    result = scraped(head + DELAYS, interval, "nftables", "duration=70m", *settings)
+    return [values(result, name, node="node-1") for name in CHANGES]
+
+
+@pytest.mark.parametrize(("families", "services"), [("[IPv4]", 1), ("[IPv4, IPv6]", 2)])
+def test_a_process_that_is_long_up_replays_all_it_knows_every_15_min(families: str, services: int) -> None:
+    for found, once in zip(counted(families=families), (services, services), strict=True):  # a slice for each family
+        assert {found[at + 15 * MINUTE] - found[at] for at in range(0, 45 * MINUTE, MINUTE)} == {once}
+        assert found[0] == once  # the list of the start, and no replay yet
+
+
+def test_informers_that_listed_long_ago_replay_at_times_of_their_own() -> None:
+    first = [next(at for at, value in found.items() if value > found[0]) for found in counted()]
+    assert first[0] != first[1] and max(first) <= 15 * MINUTE
+
+
+def test_a_new_process_replays_first_15_min_after_its_lists() -> None:
+    for found in counted("events=[{at: 299s, restartProxy: {nodes: [node-1]}}]"):
+        assert found[5 * MINUTE] == found[19 * MINUTE] == 1  # its lists come at 299.1 s, the first replay at 1199.1 s
+        assert found[20 * MINUTE] == found[34 * MINUTE] == 2 and found[35 * MINUTE] == 3
+
+
+LISTED_ANEW = (
+    "events=[{at: 20m, closeWatches: {kinds: [Service], expired: true}}, {at: 40m, createService: " + MORE + "}, "
+    "{at: 55m, deleteService: {service: web}}]"
+)
+
+
+def test_a_list_begins_the_period_anew_and_what_is_gone_is_replayed_no_more() -> None:
+    found, _ = counted(LISTED_ANEW)
+    listed = found[20 * MINUTE]  # a list follows within 2 s, so replays come at 35, 50 and 65 min
+    assert found[35 * MINUTE] == listed and found[36 * MINUTE] == listed + 1
+    assert found[49 * MINUTE] == listed + 2 and found[51 * MINUTE] == listed + 4  # there is one more since 40 min
+    assert found[65 * MINUTE] == listed + 5 and found[66 * MINUTE] == listed + 6  # and one less since 55 min
+
+
+def test_how_often_somebody_looks_does_not_matter_to_what_was_replayed() -> None:
+    often, seldom = counted(LISTED_ANEW), counted(LISTED_ANEW, interval="35m")
+    for fine, coarse in zip(often, seldom, strict=True):
+        assert list(coarse) == [0, 35 * MINUTE, 70 * MINUTE]
+        assert all(fine[at] == value for at, value in coarse.items())
+
+
+@pytest.mark.parametrize("period", ["1ns", "10s", "1000h"])
+def test_replays_change_nothing_but_counters(period: str) -> None:
+    seen = [scraped(CLUSTER, "60s", "iptables", f"proxy.configSyncPeriod={each}") for each in (period, "15m")]
+    assert repr(seen[0].log) == repr(seen[1].log)

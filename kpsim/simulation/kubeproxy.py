@@ -36,6 +36,7 @@ from kpsim.simulation.manifest import NO_SKEWS
 from kpsim.simulation.nodekernel import Kernel
 from kpsim.simulation.nodewatch import NodeWatch
 from kpsim.simulation.programming import Delivery, programmed, service_and_trigger
+from kpsim.simulation.replays import Replays
 from kpsim.simulation.runlog import Happening, HappeningKind, RunLog, Sync, Unprogrammed
 from kpsim.simulation.synctimes import sync_ns
 
@@ -99,17 +100,14 @@ class KubeProxy:
         service_cidrs: tuple[str, ...] = (),
         skews: Mapping[str, int] = NO_SKEWS,
     ) -> None:
-        self._clock = clock
-        self._api = api
+        self._clock, self._api = clock, api
         self._node = node
         self._config = config
         self._spec = spec
         self._kernel = kernel
-        self._seed = seed
-        self._log = log
+        self._seed, self._log = seed, log
         self._health_changed = health_changed
-        self._families = families
-        self._service_cidrs = service_cidrs
+        self._families, self._service_cidrs = families, service_cidrs
         self._sync_cost, self._costs = delays.sync_on(node.name), costs
         self.faults = SyncFaults()
         self.metrics = Metrics()  #: of the process that runs, or ran last
@@ -123,12 +121,11 @@ class KubeProxy:
         self._watching_health = False  #: a look at the health is planned for the time at which it may turn by itself
         #: what the rules in the kernel send Local traffic to; a new process finds them in force (CP-12.1)
         self._usable: dict[Family, Mapping[ServiceKey, LocalEndpoints]] = {}
-        self._damaged: set[Family] = (
-            set()
-        )  #: families some of whose rules another program has removed since the last full sync
+        #: families some of whose rules another program has removed since the last full sync
+        self._damaged: set[Family] = set()
         self._drawn: Counter[Hashable] = Counter()  #: draws for each subject, so that each has a number of its own
         self.watch = NodeWatch(
-            clock, api, node.name, delays, spec.watch_duration, seed=seed, log=log,
+            clock, api, node.name, delays, spec.watch_duration, resync_ns=config.config_sync_period_ns, seed=seed, log=log,
             hand_over=self._hand_over, listed=self._take_lists,
         )  # fmt: skip
 
@@ -167,10 +164,11 @@ class KubeProxy:
         if self.running:
             self.metrics.add("proxy_healthz_total", code="200" if passed else "503")
 
-    def scrape(self, counted: Mapping[str, tuple[int, int]]) -> Series | None:
-        """Return what ``/metrics`` answers now, None if no process runs. ``counted`` are the kernel's named counters."""
+    def scrape(self, counted: Mapping[str, tuple[int, int]], at_ns: int) -> Series | None:
+        """Return what ``/metrics`` answers at a time, None if no process runs. ``counted`` are the kernel's named counters."""
         if not self.running:
             return None
+        self._replays.count(at_ns)
         accounting = self._proxies[0].proxier.backend.traits.accounting
         read: Series = {(metric, ()): counted.get(name, (0, 0))[0] for metric, name in accounting}
         return {**self.metrics.series(), **read} if read else self.metrics.series()
@@ -244,6 +242,7 @@ class KubeProxy:
             )
             self._proxies.append(_FamilyProxy(proxier, self._make_runner(proxier)))
             self._tick_later(self._proxies[-1])
+        self._replays = Replays(self.watch.take_replays, self.metrics, [proxy.proxier for proxy in self._proxies])
 
     def _make_runner(self, proxier: Proxier) -> Runner:
         return proxier.make_runner(token_bucket=self._spec.runner is RunnerKind.TOKEN_BUCKET)
@@ -351,6 +350,7 @@ class KubeProxy:
         if seen is None:
             return
         now_ns = self._clock.now_ns
+        self._replays.before(seen, now_ns)
         was_eligible = self._health.node_eligible
         for proxy in self._proxies:
             wanted = proxy.proxier.on_event(seen, wall_ns(now_ns))

@@ -68,6 +68,8 @@ class _Informer:
     deaf: bool = False  #: the connection is cut, and that is not noticed yet
     failed: bool = False  #: it has waited since it last listed or watched
     back_off: ReflectorBackOff | None = None
+    replay_ns: int | None = None  #: when it replays what it knows next, if it has a list
+    replays: int = 0  #: those before its last list that nobody has counted
 
 
 class NodeWatch:
@@ -85,6 +87,7 @@ class NodeWatch:
         delays: Delays,
         duration: Delay | None,
         *,
+        resync_ns: int,
         seed: int,
         log: RunLog,
         hand_over: Callable[[Event, Sequence[Change]], None],
@@ -96,6 +99,7 @@ class NodeWatch:
         self._delay = delays.watch_delivery_to(node)
         self._list_delay = delays.initial_list
         self._duration = duration
+        self._resync_ns = resync_ns
         self._seed = seed
         self._log = log
         self._hand_over = hand_over
@@ -119,6 +123,7 @@ class NodeWatch:
         now_ns = self._clock.now_ns
         for informer in self._informers.values():
             informer.fresh, informer.failed = True, False
+            informer.replay_ns, informer.replays = None, 0
             informer.back_off = self._new_back_off(informer, now_ns)
         self._ask(tuple(self._informers.values()), _Ask.LIST)
 
@@ -135,6 +140,21 @@ class NodeWatch:
         """Yield the changes that are written and not handed over, kind by kind."""
         for informer in self._informers.values():
             yield from informer.behind.values()
+
+    def take_replays(self, kind: str, at_ns: int) -> int:
+        """Return how often the informer has replayed what it knows since it was last asked (CP-6.8)."""
+        informer = self._informers[kind]
+        if informer.replay_ns is not None and informer.replay_ns <= at_ns:
+            times = (at_ns - informer.replay_ns) // self._resync_ns + 1
+            informer.replay_ns += times * self._resync_ns
+            informer.replays += times
+        taken, informer.replays = informer.replays, 0
+        return taken
+
+    def _replay_from(self, informer: _Informer, next_ns: int | None) -> None:
+        """Let replays go on from a time. A list begins their period anew, and without a list there are none."""
+        informer.replays = self.take_replays(informer.kind, self._clock.now_ns)
+        informer.replay_ns = next_ns
 
     # --------------------------------------------------------------------------------------------------------- changes
 
@@ -208,6 +228,8 @@ class NodeWatch:
         """Wait for the back-off, then ask."""
         now_ns = self._clock.now_ns
         informer.failed = True
+        if what is _Ask.LIST:
+            self._replay_from(informer, None)
         if informer.back_off is None:  # the process has been up for long
             informer.back_off = self._new_back_off(informer, now_ns - 1_000 * SECOND_NS)
         again_ns = now_ns + informer.back_off.next_ns(now_ns)
@@ -244,6 +266,10 @@ class NodeWatch:
 
     def _answer_lists(self, informers: Sequence[_Informer]) -> None:
         """Take in lists, as they stand now. The watches go on from there."""
+        now_ns = self._clock.now_ns
+        for informer in informers:
+            early_ns = 0 if now_ns else rng.below(self._resync_ns, self._seed, "resync", self._node, informer.kind)
+            self._replay_from(informer, now_ns + self._resync_ns - early_ns)  # before the run it has listed long ago
         fresh = [informer for informer in informers if informer.fresh]
         for informer in informers:
             if not informer.fresh:

@@ -71,7 +71,7 @@ class Scraper:
             instance = f"[{ip}]:{METRICS_PORT}" if ":" in ip else f"{ip}:{METRICS_PORT}"
             off = run.machines.is_off(node.name)
             counted = run.machines.netns(node.name).memory.counters
-            found = None if off else run.proxies[node.name].scrape(counted)
+            found = None if off else run.proxies[node.name].scrape(counted, self._due_ns)
             self.scrapes.append(Scrape(self._due_ns, Target("kube-proxy", instance, node.name), found))
         self.scrapes.append(Scrape(self._due_ns, CONTROLLER, run.controllers.slices.metrics.metrics.series()))
 
