@@ -102,6 +102,8 @@ def _said(path: Path | str) -> Iterator[None]:
     try:
         if not str(path) or "\0" in str(path):
             raise ValueError("an empty path" if not str(path) else "a path with a NUL character")
+        if str(path) == "-":
+            raise ValueError("standard output is not written to; give a file's name")
         yield
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,6 +1,8 @@
 """``kpsim explain-config``: what a kube-proxy does at its start (CFG-1 to CFG-9, CP-12)."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -561,3 +563,13 @@ def test_python_says_what_the_command_says() -> None:
     for wrong in ({"cores": 0}, {"memory": "x"}, {"memory": 5}, {"sysctls": {"x": 1}}, {"node": "zz"}):
         with pytest.raises(InputError):
             kpsim.explain_config(text=text, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["--node", "--memory"])
+def test_an_option_without_a_value_is_no_default(option: str) -> None:
+    """As from a shell variable that is unset."""
+    shop = Path(__file__).parents[1] / "notebooks" / "shop.yaml"
+    words = [sys.executable, "-m", "kpsim", "explain-config", str(shop), f"{option}="]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert option in ended.stderr

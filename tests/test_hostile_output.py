@@ -402,3 +402,10 @@ def test_a_page_shows_escapes(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert r"a\x1b[31m\u202e" in page
     assert page.replace("\n", "").isprintable()
+
+
+def test_standard_output_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for refused in (check_file, check_directory):
+        with pytest.raises(InputError, match="-: cannot write: standard output is not written to"):
+            refused("-")

@@ -289,6 +289,33 @@ def test_a_mode_that_is_set_later_is_the_one_whose_tools_count(tmp_path: Path) -
         simulation.run(load_scenario(file, settings=nft_only))
 
 
+def test_costs_that_the_command_line_names_may_lie_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a scenario that is built in nobody keeps files. What a scenario's own text names lies beside it."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    text = (Path(load_costs.__code__.co_filename).parent / "costs" / "published-linux-6.8.yaml").read_text()
+    (here / "mine.yaml").write_text(text)
+    scenario = there / "scenario.yaml"
+    scenario.write_text(HEAD)
+    monkeypatch.chdir(here)
+    assert "mine.yaml" in load_scenario(scenario, settings=["delays.sync.costs=mine.yaml"]).costs
+    (there / "mine.yaml").write_text("")
+    with pytest.raises(InputError, match=r"there/mine\.yaml: expected one document"):
+        load_scenario(scenario, settings=["delays.sync.costs=mine.yaml"])
+    (there / "mine.yaml").unlink()
+    scenario.write_text(HEAD + "delays: {sync: {costs: mine.yaml}}\n")
+    with pytest.raises(InputError, match=r"there/mine\.yaml: cannot be read"):
+        load_scenario(scenario)
+
+
+def test_bounds_of_durations_are_durations() -> None:
+    with pytest.raises(InputError, match=r"holdLock\.for: expected at least 1ms, got \"0s\""):
+        parse_scenario(HEAD, "x.yaml", settings=["events=[{at: 1s, holdLock: {for: 0s}}]"])
+
+
 # --- a large cluster ---------------------------------------------------------------------------------------------------
 
 

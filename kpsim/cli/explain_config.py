@@ -87,11 +87,14 @@ def explain_config(
     For each setting: the value in force, where it comes from, what it does in this mode, what it costs or risks, with the section of
     docs/specification. Nothing is started.
     """
-    from kpsim.cli.unused import note_unused
+    from kpsim.cli.unused import note_unused, was_given
     from kpsim.startup import explain_config as explained
     from kpsim.startup.explaining import WIDTH
     from kpsim.sysctls import assignments
 
+    for option in ("node", "memory"):
+        if not context.params[option] and was_given(context, option):
+            raise typer.BadParameter("expected a value, got nothing", param_hint=f"--{option}")
     note_unused(context, whole=format is not AccountFormat.TEXT)
     only = None if family is None else family.family
     found = explained(

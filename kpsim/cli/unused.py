@@ -69,7 +69,7 @@ _WORDS = {
 def notes(context: typer.Context, **facts: object) -> Iterator[str]:
     """Yield a note for each option of the command that was given and has no effect. ``facts`` are of the input, by name."""
     names = {param.name or "": param.opts[0] for param in context.command.params} | _WORDS
-    given = {name for name in names if _was_given(context, name)}
+    given = {name for name in names if was_given(context, name)}
     values = {**context.params, "json": context.params.get("format") is Format.JSON, **facts}
     for row in _COMMANDS.get(context.command.name or "", ()):
         unused = ", ".join(names[name] for name in row.options if name in given)
@@ -87,6 +87,6 @@ def note_unused(context: typer.Context, **facts: object) -> None:
         note(text)
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
+def was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
 from kpsim.backends.table import traits_of
 from kpsim.backends.work import Tool
@@ -29,10 +30,10 @@ def read_costs(delays: Delays, mode: Mode, document: Document, file: str) -> Cos
         if cost.costs is None:
             continue
         if cost.costs not in found.named:
+            here = (*path, "costs")
             try:
-                found.named[cost.costs] = load_costs(cost.costs, beside=file)
+                found.named[cost.costs] = load_costs(cost.costs, beside=_base(cost.costs, here, document, file))
             except InputError as error:
-                here = (*path, "costs")
                 found.problems += [p if p.file else document.problem(p.message, here) for p in error.problems]
                 continue
         if cost.iptables is None:
@@ -43,6 +44,12 @@ def read_costs(delays: Delays, mode: Mode, document: Document, file: str) -> Cos
         elif not found.named[cost.costs].costs.tells_variants:
             found.notes.append(f"{where}.iptables decides nothing: {cost.costs} has one price for both variants")
     return found
+
+
+def _base(name: str, path: Path, document: Document, file: str) -> str:
+    """The file beside which ``name`` lies. What ``--set`` names and is not beside the scenario lies in the current directory."""
+    by_command_line = any(path[: len(set_path)] == set_path for set_path in document.set_by)
+    return "" if by_command_line and not (FilePath(file).parent / name).exists() and FilePath(name).exists() else file
 
 
 def require_costs(delays: Delays, named: Mapping[str, SyncCosts], mode: Mode, file: str) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from kpsim.manifests.places import Finding, Path
 from kpsim.scenario.document import Document
+from kpsim.units import format_duration, parse_duration_ns
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -50,11 +51,22 @@ def _message(kind: str, text: str, value: Any, context: Mapping[str, Any]) -> st
             known = [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
             near = suggestion(value, known) if isinstance(value, str) else ""
             return f"expected {expected}{_got(value)}{near if near.startswith('; did') else ''}"
+        case "greater_than_equal" | "less_than_equal" if _is_duration(value):
+            bound, words = (context["ge"], "at least") if kind == "greater_than_equal" else (context["le"], "at most")
+            return f"expected {words} {format_duration(bound)}{_got(value)}"
         case "string_pattern_mismatch":
             return f"expected text that matches {context['pattern']}{_got(value)}"
         case _:
             said = text.removeprefix("Input should be ")
             return f"expected {said}{_got(value)}" if said != text else f"{text}{_got(value)}"
+
+
+def _is_duration(value: Any) -> bool:
+    """Say whether a file has a duration here. The bounds of one are nanoseconds, which no file writes."""
+    try:
+        return isinstance(value, str) and parse_duration_ns(value) >= 0
+    except ValueError:
+        return False
 
 
 _KINDS: dict[type, str] = {dict: "an object", list: "a list"}
