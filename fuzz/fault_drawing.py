@@ -141,6 +141,8 @@ def _hold(choices: Choices, world: _World) -> Json:
 def _fail(choices: Choices, world: _World) -> Json:
     how = {"count": 1 + choices.below(3)} if chance(choices, 50) else {"for": _lasting(choices)}
     part = {"part": "staleChains"} if chance(choices, 30) else {}
+    if part:  # nothing asks for a sync when these fail, so a count of them may last longer than the run
+        how = {"for": _lasting(choices)}
     return {"failSyncs": {**_some(choices, world), **how, **part}}
 
 
