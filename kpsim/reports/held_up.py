@@ -70,7 +70,7 @@ HELD_MEANING = {
     Held.ABSENT: "nobody was there to answer",
     Held.REMOVED: "somebody had removed the node's rules",
     Held.NETWORK: "a link lost the packet",
-    Held.POLICY: "rules and policies as configured",
+    Held.POLICY: "rules, policies, settings or a full table stood in the way",
 }
 
 _POLICY = frozenset({
