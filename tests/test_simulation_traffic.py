@@ -11,6 +11,7 @@ import pytest
 from simulations import INSIDE, MS, of, simulate
 
 from kpsim.reports.figures import figures
+from kpsim.reports.sentences import note_lines
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
@@ -409,3 +410,25 @@ def test_pods_come_in_where_kube_proxy_looks_for_them(detection: str) -> None:  
     log = simulate(f"{own}proxy: {detection}\n")
     kept = [c for c in log.connections if c.seen_source_ip == c.source_ip]
     assert kept and all(c.endpoint.startswith(c.source_ip) for c in log.connections if c not in kept)  # to oneself
+
+
+def test_a_run_has_nobody_outside_and_says_so() -> None:
+    """A hand-made endpoint outside the cluster: rules lead there, but a scenario has no machine that could answer."""
+    outside = """
+events:
+  - at: 5s
+    patchService: {service: web, patch: {spec: {selector: null}}}
+  - at: 10s
+    createEndpointSlice:
+      apiVersion: discovery.k8s.io/v1
+      kind: EndpointSlice
+      metadata: {name: db, labels: {kubernetes.io/service-name: web}}
+      addressType: IPv4
+      endpoints: [{addresses: [198.51.100.7]}]
+      ports: [{name: "", port: 5432, protocol: TCP}]
+"""
+    calm, away = (simulate(events + INSIDE, "duration=12s") for events in ("", outside))
+    assert note_lines(calm) == []
+    left = [c for c in away.connections if c.endpoint == "198.51.100.7:5432"]
+    assert left and {c.disposition for c in left} == {Fate.DROPPED}
+    assert any(f"{len(left):,} connections left for 198.51.100.7:5432" in line for line in note_lines(away))

@@ -240,7 +240,18 @@ def note_lines(log: RunLog) -> list[str]:
     """Say what traffic sources did not attempt, and which events found nothing to do, or less than they ask for."""
     idle = [h for h in log.happenings if h.kind is HappeningKind.NO_EFFECT]
     idle_lines = (f"{instant(h.at_ns)}, {h.subject}: {h.detail}." for h in idle)
-    return [*unsent_lines(log), *idle_lines, *_back_lines(log)]
+    return [*unsent_lines(log), *idle_lines, *_back_lines(log), *_outside_lines(log)]
+
+
+def _outside_lines(log: RunLog) -> Iterator[str]:
+    """Say that endpoints outside the cluster do not answer in a run, as the scenario has nobody there."""
+    left = Counter(c.endpoint for c in log.connections if c.cause is Reason.NOT_CAPTURED and c.endpoint)
+    if left:
+        shown = ", ".join(sorted(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        yield (
+            f"{plural(left.total(), 'connection')} left for {shown}. A run has no machines there, so nobody answered: these losses "
+            "say nothing about the real ones."
+        )
 
 
 def _back_lines(log: RunLog) -> Iterator[str]:
