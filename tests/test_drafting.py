@@ -311,9 +311,13 @@ def test_a_service_without_selector_keeps_its_slices_and_pods_answer_there() -> 
     on_a_node = slices("outside", {"addresses": ["10.244.2.60"], "nodeName": "n2"}, managed=False)
     assert kpsim.run(drafted(by_hand, on_a_node), settings=["duration=1s"]).figures["delivered_ratio"] == 1
     elsewhere = slices("outside", {"addresses": ["203.0.113.9"]}, managed=False)
-    draft = drafted(by_hand, elsewhere)
-    assert draft.content["traffic"] == []
-    assert any("outside the cluster" in words and "shop/outside" in words for words in draft.left_out)
+    result = kpsim.run(drafted(by_hand, elsewhere), settings=["duration=1s"])
+    assert (
+        result.figures["delivered_ratio"] == 1 and result.figures["sent"] > 0
+    )  # outside the cluster, and taken to answer
+    assert {c.endpoint for c in result.log.connections} == {"203.0.113.9:8080"}
+    nobody = drafted(by_hand, slices("outside", managed=False))
+    assert nobody.content["traffic"] == []
 
 
 # ------------------------------------------------------------------------------------------------------------- the rest

@@ -8,10 +8,12 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from simulations import INSIDE, MS, of, simulate
+from simulations import DELAYS, HEAD, INSIDE, MS, of, simulate
 
 from kpsim.reports.figures import figures
 from kpsim.reports.sentences import note_lines
+from kpsim.scenario import parse_scenario
+from kpsim.simulation import run
 from kpsim.simulation.ports import SourcePorts
 from kpsim.simulation.runlog import Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
@@ -412,23 +414,49 @@ def test_pods_come_in_where_kube_proxy_looks_for_them(detection: str) -> None:  
     assert kept and all(c.endpoint.startswith(c.source_ip) for c in log.connections if c not in kept)  # to oneself
 
 
-def test_a_run_has_nobody_outside_and_says_so() -> None:
-    """A hand-made endpoint outside the cluster: rules lead there, but a scenario has no machine that could answer."""
-    outside = """
-events:
-  - at: 5s
-    patchService: {service: web, patch: {spec: {selector: null}}}
-  - at: 10s
-    createEndpointSlice:
-      apiVersion: discovery.k8s.io/v1
-      kind: EndpointSlice
-      metadata: {name: db, labels: {kubernetes.io/service-name: web}}
-      addressType: IPv4
-      endpoints: [{addresses: [198.51.100.7]}]
-      ports: [{name: "", port: 5432, protocol: TCP}]
+ELSEWHERE = """
+workloads: [{name: client, replicas: 1}]
+objects:
+  - {apiVersion: v1, kind: Service, metadata: {name: db}, spec: {clusterIP: 172.30.0.11, ports: [{port: 5432}]}}
+  - apiVersion: discovery.k8s.io/v1
+    kind: EndpointSlice
+    metadata: {name: db-1, labels: {kubernetes.io/service-name: db}}
+    addressType: IPv4
+    endpoints: [{addresses: [198.51.100.7]}, {addresses: [192.168.0.1]}]
+    ports: [{name: "", port: 5432, protocol: TCP}]
+traffic:
+  - {name: pods, from: pods, workload: client, service: db, perSecond: 20}
+  - {name: nodes, from: nodes, service: db, perSecond: 20}
+  - {name: long, from: nodes, service: db, perSecond: 2, long: {lasts: 5s, packetEvery: 1s}}
 """
-    calm, away = (simulate(events + INSIDE, "duration=12s") for events in ("", outside))
-    assert note_lines(calm) == []
-    left = [c for c in away.connections if c.endpoint == "198.51.100.7:5432"]
-    assert left and {c.disposition for c in left} == {Fate.DROPPED}
-    assert any(f"{len(left):,} connections left for 198.51.100.7:5432" in line for line in note_lines(away))
+_BARE = HEAD[: HEAD.index("workloads:")]
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+def test_endpoints_that_are_no_pods_are_taken_to_answer(mode: str) -> None:
+    """A machine outside and a process of a node, listed by a slice that people wrote: traces take them to listen, too."""
+    log = simulate(ELSEWHERE, "duration=10s", f"proxy.mode={mode}", head=_BARE)
+    assert {c.disposition for c in log.connections} == {Fate.DELIVERED}
+    assert {(c.endpoint, c.answered_by) for c in log.connections} == {
+        ("198.51.100.7:5432", ""),
+        ("192.168.0.1:5432", ""),
+    }
+    note = f"{len(log.connections)} connections reached 192.168.0.1:5432, 198.51.100.7:5432: no pod of the scenario"
+    assert any(line.startswith(note) for line in note_lines(log))
+    assert replace(run_every_packet(mode), syncs=[]) == replace(log, syncs=[])
+
+
+def run_every_packet(mode: str) -> RunLog:
+    settings = ("duration=10s", f"proxy.mode={mode}")
+    scenario = parse_scenario(_BARE + DELAYS + ELSEWHERE, "test.yaml", settings=settings)
+    return run(replace(scenario, walk_all=True))
+
+
+def test_they_leave_the_rules_and_answer_those_who_still_reach_them() -> None:
+    gone = "events: [{at: 5s, deleteEndpointSlice: {endpointSlice: db-1}}]\n"
+    log = simulate(gone + ELSEWHERE, "duration=10s", "icmpRateLimit=false", head=_BARE)
+    new = [c for c in log.connections if c.traffic != "long" and c.at_ns > 6 * SECOND_NS]
+    assert {(c.disposition, c.cause) for c in new} == {(Fate.REJECTED, Reason.NO_ENDPOINTS)}
+    begun = [c for c in log.connections if c.traffic == "long" and c.at_ns < 5 * SECOND_NS]
+    assert {c.disposition for c in begun} == {Fate.DELIVERED}  # entries keep them, and the machines are still there
+    assert note_lines(simulate(INSIDE, "duration=5s")) == []

@@ -187,7 +187,7 @@ def _put_rest(content: Part, parts: Parts, given: Given, rolled: Sequence[Group]
     rolling = {group.name for group in rolled}
     leading = {name for name, names in targets.items() if rolling.intersection(names)}
     slices = list(hand_written(state, services, parts.found.shown, ledger))
-    answering = listeners(slices, parts.found.pods, state, {group.name for group in groups}, ledger)
+    answering = listeners(slices, parts.found.pods, state, {group.name for group in groups})
     unanswered = {name for name, answered in answering.answered.items() if not answered and name not in targets}
     clouds = clouds_of(list(state.nodes))
     past = {_title(s) for s in services if s.type == "LoadBalancer" and balancer_of(s, clouds).dials_pods}

@@ -1,11 +1,14 @@
-"""Makes the workloads that answer at the endpoints of slices that people, or the API server, wrote: on nodes and in pods of the cluster."""
+"""Makes the workloads that answer at the endpoints of slices that people, or the API server, wrote: on nodes and in pods of the cluster.
+
+Endpoints outside the cluster need none: a run takes them to answer.
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kpsim.addresses import canonical_ip
 from kpsim.cluster import ClusterState
-from kpsim.drafting.part import Ledger, Part
+from kpsim.drafting.part import Part
 from kpsim.drafting.pods import FoundPod
 from kpsim.objects import EndpointSlice, SliceEndpoint
 
@@ -14,25 +17,23 @@ BY_HAND = "who answers at endpoints of "  #: how the comments on these workloads
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """The workloads, and by Service (``namespace/name``) whether anybody in the cluster answers at its hand-written endpoints."""
+    """The workloads, and by Service (``namespace/name``) whether it has hand-written endpoints, of which a run then takes somebody to answer."""
 
     parts: tuple[Part, ...]
     answered: Mapping[str, bool]
 
 
 def listeners(
-    slices: Sequence[EndpointSlice], pods: Iterable[FoundPod], state: ClusterState, names: Collection[str], ledger: Ledger
+    slices: Sequence[EndpointSlice], pods: Iterable[FoundPod], state: ClusterState, names: Collection[str]
 ) -> Listeners:  # fmt: skip
     """Return who answers. ``pods`` and ``names`` of workloads are those that the draft has already."""
     finder = _Finder(state, pods, {*names})
     answered: dict[str, bool] = {}
     for item in slices:
         service = f"{item.metadata.namespace}/{item.service_name}"
-        finds = [finder.find(service, item, endpoint) for endpoint in item.endpoints]
-        answered[service] = any(finds) or answered.get(service, False)
-    for service, found in answered.items():
-        if not found:
-            ledger.leave_out("traffic to endpoints outside the cluster, where nothing answers in a scenario", service)
+        for endpoint in item.endpoints:
+            finder.find(service, item, endpoint)
+        answered[service] = bool(item.endpoints) or answered.get(service, False)
     return Listeners((*finder.parts, *finder.on_nodes()), answered)
 
 
@@ -55,26 +56,23 @@ class _Finder:
             str, tuple[dict[str, None], dict[tuple[int, str], None]]
         ] = {}  #: by Service: nodes, ports
 
-    def find(self, service: str, item: EndpointSlice, endpoint: SliceEndpoint) -> bool:
-        """Note which process answers at an endpoint. Returns whether one does."""
+    def find(self, service: str, item: EndpointSlice, endpoint: SliceEndpoint) -> None:
+        """Note which process or pod answers at an endpoint; none if it lies outside the cluster."""
         ips = [canonical_ip(ip) or ip for ip in endpoint.addresses]
         if (node := next((self._nodes[ip] for ip in ips if ip in self._nodes), None)) is not None:
             nodes, ports = self._processes.setdefault(service, ({}, {}))
             nodes[node] = None
             ports.update(dict.fromkeys((p.port, p.protocol) for p in item.ports if p.port is not None))
-            return True
+            return
         pod = next((self._pods[ip] for ip in ips if ip in self._pods), None)
         if pod is not None:
             own = [canonical_ip(ip) or ip for ip in pod.ips]
             self._add(service, (pod.metadata.namespace, pod.metadata.name), pod.node_name, own)
-            return True
-        if endpoint.node_name in self._node_names and ips:
+        elif endpoint.node_name in self._node_names and ips:
             namespace, _, name = service.partition("/")
             self._add(
                 service, (namespace, f"{name}-{ips[0].replace(':', '-').strip('-')}"), endpoint.node_name or "", ips[:1]
             )
-            return True
-        return False
 
     def _add(self, service: str, key: tuple[str, str], node: str, ips: Sequence[str]) -> None:
         if self._drafted.isdisjoint(ips):

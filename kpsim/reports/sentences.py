@@ -244,13 +244,13 @@ def note_lines(log: RunLog) -> list[str]:
 
 
 def _outside_lines(log: RunLog) -> Iterator[str]:
-    """Say that endpoints outside the cluster do not answer in a run, as the scenario has nobody there."""
-    left = Counter(c.endpoint for c in log.connections if c.cause is Reason.NOT_CAPTURED and c.endpoint)
-    if left:
-        shown = ", ".join(sorted(left)[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    """Say which endpoints are no pods of the scenario, and are taken to answer."""
+    reached = Counter(c.endpoint for c in log.connections if c.disposition is Fate.DELIVERED and not c.answered_by)
+    if reached:
+        shown = ", ".join(sorted(reached)[:3]) + (f" and {len(reached) - 3} more" if len(reached) > 3 else "")
         yield (
-            f"{plural(left.total(), 'connection')} left for {shown}. A run has no machines there, so nobody answered: these losses "
-            "say nothing about the real ones."
+            f"{plural(reached.total(), 'connection')} reached {shown}: no pod of the scenario, and taken to answer "
+            "throughout."
         )
 
 

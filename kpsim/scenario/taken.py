@@ -114,7 +114,7 @@ def _drafted(taken: Taken, state: ClusterState, items: tuple[Item, ...]) -> Take
     before = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
     made = [*before, *_workloads(parts, before, ledger)]
     slices = list(hand_written(parts.state, parts.services, parts.found.shown, ledger))
-    made += listeners(slices, parts.found.pods, parts.state, {str(each.get("name")) for each in made}, ledger).parts
+    made += listeners(slices, parts.found.pods, parts.state, {str(each.get("name")) for each in made}).parts
     content["workloads"] = made
     kept = {item.key for item in slices}
     gone = frozenset(item.key for item in parts.state.endpoint_slices if item.key not in kept)

@@ -11,12 +11,15 @@ from kpsim.exchange import Absent, Answers, Closed, Reaction, Relay, Target
 from kpsim.fabric import Arrival, Fabric, Place, Whose
 from kpsim.netfilter import Netns
 from kpsim.packet import Packet
+from kpsim.simulation.elsewhere import Elsewhere, ListedElsewhere
 from kpsim.simulation.packetloss import OUTSIDE, PacketLoss
 from kpsim.simulation.podlife import PodLife
 
-#: whether a pod that answers at a target is an endpoint of the Service that was dialled; the name is the node's whose
-#: rules or connection entry led there
-Serves = Callable[[PodLife, Target, str], bool]
+#: who listens at a target: a pod, or an endpoint that is none
+Listener = PodLife | Elsewhere
+#: whether who listens at a target is an endpoint of the Service that was dialled; the name is the node's whose rules or
+#: connection entry led there
+Serves = Callable[[Listener, Target, str], bool]
 
 
 class Watching(Protocol):
@@ -41,12 +44,14 @@ class RunWorld:
         off: Collection[str],
         version: Callable[[], int],
         losses: PacketLoss,
+        elsewhere: ListedElsewhere,
     ) -> None:
         self._fabric = fabric
         self._at_ip = at_ip
         self._off = off
         self._version = version
         self._losses = losses
+        self._elsewhere = elsewhere
         self._heard = -1  #: the version of what is known to listen
         self._listening: dict[tuple[str, Target], PodLife | None] = {}
         self._serves: Serves | None = None
@@ -90,9 +95,12 @@ class RunWorld:
             self.taken = self._relay(packet) if self._relay is not None else None
             for at_node, _ in self.taken.dials if self.taken is not None else ():
                 self._losses.cross(OUTSIDE, at_node)
-            return self.taken or Absent("no machine outside has this address")
+            if self.taken is not None:
+                return self.taken
         if self.listener(end, Target.of(packet)) is not None:
             return Answers()
+        if end.whose is Whose.OUTSIDE:
+            return Absent("no machine outside has this address")
         if end.whose is Whose.PROCESS or self.exists(packet):
             return Closed()
         return Absent("no pod has this address")
@@ -100,14 +108,14 @@ class RunWorld:
     def serves(self, dialled: Target, reached: Target, node: str) -> bool | None:
         """Return whether who listens at ``reached`` is an endpoint of the Service whose client sends. None: nobody."""
         end = self._fabric.place_of(reached.family, reached.address)
-        pod = self.listener(end, reached)
-        return None if pod is None or self._serves is None else self._serves(pod, reached, node)
+        found = self.listener(end, reached)
+        return None if found is None or self._serves is None else self._serves(found, reached, node)
 
     def is_down(self, node: str) -> bool:
         return node in self._off
 
-    def listener(self, end: Place, target: Target) -> PodLife | None:
-        """Return the pod whose application listens at a target, or None if there is none."""
+    def listener(self, end: Place, target: Target) -> Listener | None:
+        """Return whose application listens at a target, or None if nobody's does."""
         if (version := self._version()) != self._heard:
             self._heard = version
             self._listening.clear()
@@ -119,16 +127,21 @@ class RunWorld:
                 if pod.answers and pod.node == end.node and _listens(pod, target)
             )
             self._listening[at] = next(found, None)
-        return self._listening[at]
+        return self._listening[at] or (None if end.whose is Whose.POD else self._elsewhere.at(target))
 
     def exists(self, packet: Packet) -> bool:
         """Return whether a pod with the packet's destination exists, so that its kernel refuses what nobody takes."""
         return any(pod.exists for pod in self._at_ip(format_ip(packet.family, packet.daddr)))
 
 
-def application_of(pod: PodLife) -> Hashable:
-    """Return the application of a pod: its successor in the same pod does not know its connections."""
-    return pod.key, pod.number, pod.life
+def application_of(listener: Listener) -> Hashable:
+    """Return the application: its successor in the same pod does not know its connections."""
+    return listener if isinstance(listener, Elsewhere) else (listener.key, listener.number, listener.life)
+
+
+def pod_name(listener: Listener) -> str:
+    """Return ``namespace/name`` of the pod that listens; empty: it is no pod."""
+    return "" if isinstance(listener, Elsewhere) else f"{listener.workload.namespace}/{listener.name}"
 
 
 def _listens(pod: PodLife, target: Target) -> bool:

@@ -12,7 +12,7 @@ from kpsim.packet import Packet
 from kpsim.packetpath.chooser import ScriptedChooser
 from kpsim.pins import Followed, deciding_hop, followed_entry
 from kpsim.ruleset import Role
-from kpsim.simulation.answering import RunWorld
+from kpsim.simulation.answering import RunWorld, pod_name
 from kpsim.simulation.runlog import Fate, Pin, Reason
 
 
@@ -83,8 +83,8 @@ def read_exchange(judged: Exchange, world: RunWorld, now_ns: int) -> Attempt:
     if (off := lost_at(judged.request, world)) is not None:
         return replace(outcome, disposition=Fate.DROPPED, cause=Reason.NODE_DOWN, node=off)
     end = request.end
-    pod = world.listener(end, Target.of(request.packet)) if end is not None else None
-    if judged.verdict in (Verdict.WORKS, Verdict.MISDELIVERED) and pod is not None and end is not None:
+    listener = world.listener(end, Target.of(request.packet)) if end is not None else None
+    if judged.verdict in (Verdict.WORKS, Verdict.MISDELIVERED) and listener is not None and end is not None:
         served = judged.verdict is Verdict.WORKS
         return replace(
             outcome,
@@ -93,15 +93,16 @@ def read_exchange(judged: Exchange, world: RunWorld, now_ns: int) -> Attempt:
             endpoint=str(Target.of(request.packet)),
             endpoint_node=end.node,
             seen_source_ip=format_ip(request.packet.family, request.packet.saddr),
-            answered_by=f"{pod.workload.namespace}/{pod.name}",
+            answered_by=pod_name(listener),
         )
     if outcome.cause is Reason.SOURCE_RANGES and _was_admitted(request, world, now_ns):
         return replace(outcome, cause=Reason.NO_LOCAL_ENDPOINTS)
     if outcome.disposition is Fate.REJECTED and last.verdict is Verdict.REQUEST_LOST and outcome.rule:
         return replace(outcome, disposition=Fate.DROPPED)  # the refusal did not reach the client
-    if outcome.disposition is not Fate.DELIVERED:
+    outside = end is not None and end.whose is Whose.OUTSIDE and listener is not None
+    if outcome.disposition is not Fate.DELIVERED and not outside:
         return outcome
-    if pod is None:
+    if listener is None:
         return replace(outcome, disposition=Fate.FAILED, cause=Reason.ENDPOINT_GONE)
     answers = [answer for answer in (last.answer, judged.answer) if answer is not None]
     off_later = any(lost_at(answer, world) is not None for answer in answers)

@@ -10,8 +10,9 @@ from kpsim.endpointslices import selects
 from kpsim.exchange import Target
 from kpsim.kubeproxy.trackers import ServiceKey
 from kpsim.objects import ApiObject, EndpointSlice, ObjectKey, Pod, Service, SliceEndpoint
+from kpsim.simulation.answering import Listener
 from kpsim.simulation.apiserver import ApiServer, Change
-from kpsim.simulation.podlife import PodLife
+from kpsim.simulation.elsewhere import Elsewhere
 from kpsim.simulation.rulestimes import RulesTimes
 from kpsim.simulation.runlog import EndpointSpell, PodWrite, RunLog
 
@@ -147,17 +148,19 @@ class Members:
     def service_exists(self) -> bool:
         return self._current is not None
 
-    def serves(self, port: str, protocol: str, pod: PodLife, target: Target, node: str) -> bool:
-        """Return whether a pod that answers at a target is an endpoint of a service port, as ``node`` may know."""
-        if self._current is not None and self._is_of(self._current, pod, target):
+    def serves(self, port: str, protocol: str, listener: Listener, target: Target, node: str) -> bool:
+        """Return whether who answers at a target is an endpoint of a service port, as ``node`` may know."""
+        if self._current is not None and self._is_of(self._current, listener, target):
             return True
-        if not any(self._is_of(version, pod, target) for version in self._former):
+        if not any(self._is_of(version, listener, target) for version in self._former):
             return False
         rules = self._times.now(node, target.family.label, port, protocol)
         return str(target) in rules.cluster | rules.local
 
-    def _is_of(self, service: Service, pod: PodLife, target: Target) -> bool:
+    def _is_of(self, service: Service, listener: Listener, target: Target) -> bool:
         if service.selector:
-            return pod.workload.namespace == self._key.namespace and selects(service, pod.labels)
+            if isinstance(listener, Elsewhere):
+                return False
+            return listener.workload.namespace == self._key.namespace and selects(service, listener.labels)
         address = format_ip(target.family, target.address)
         return any(address in endpoint.addresses for item in self._slices.values() for endpoint in item.endpoints)

@@ -22,6 +22,7 @@ from kpsim.simulation.apiserver import ApiServer, Change
 from kpsim.simulation.clock import Clock
 from kpsim.simulation.clusternodes import ABSENT, Actors
 from kpsim.simulation.dialling import port_of, service_port_name
+from kpsim.simulation.elsewhere import ListedElsewhere
 from kpsim.simulation.endpoints import EndpointWatch, Members, PodWatch, serving_nodes
 from kpsim.simulation.events import Events
 from kpsim.simulation.kubeproxy import KubeProxy
@@ -81,8 +82,10 @@ class Run:
         self.workloads = Workloads(self.clock, self.api, spec, seed, self.log, self.skews)
         self.controllers = Controllers(self.clock, self.api, scenario, seed, self.log)
         self.times = RulesTimes([ServiceKey(*qualified(traffic.service).split("/")) for traffic in spec.traffic])
+        elsewhere = ListedElsewhere()
+        self.api.watch(elsewhere.on_change)
         self.machines = Machines(
-            self.nodes, scenario.proxy, seed, self.workloads.at_ip, self.workloads.version, limit_icmp=spec.icmp_rate_limit,
+            self.nodes, scenario.proxy, seed, self.workloads.at_ip, self.workloads.version, elsewhere, limit_icmp=spec.icmp_rate_limit,
             walk_all=scenario.walk_all, beside=scenario.beside, strays=stray_pods(spec.workloads, self.nodes),
         )  # fmt: skip
         objects = (*scenario.objects, *scenario.created.values())

@@ -27,7 +27,7 @@ from kpsim.packetpath.asked import Likeness, changed_keys
 from kpsim.packetpath.chooser import Chooser
 from kpsim.programmed import Programmed
 from kpsim.ruleset import Key, Set
-from kpsim.simulation.answering import RunWorld
+from kpsim.simulation.answering import RunWorld, pod_name
 from kpsim.simulation.attempts import Attempt
 from kpsim.simulation.flowrecords import Drawn, HeldSet, NotCovered, PassedNode, Record, Recording
 
@@ -130,14 +130,14 @@ class FlowCache:
                 if not table.is_free(entry, of_source=node.keeps):
                     return None
                 made.append((node.netns, entry, now_ns + kept.earliest_end_ns))
-        pod = self._world.listener(record.end, record.target)
-        if pod is None:
+        listener = self._world.listener(record.end, record.target)
+        if listener is None:
             return None
         if any(self._world.serves(target, target, node) is False for target, node in record.translations):
             return None
         for netns, entry, earliest_end_ns in made:
             netns.admit(entry, earliest_end_ns)
-        return record.attempt_of(format_ip(packet.family, client), f"{pod.workload.namespace}/{pod.name}")
+        return record.attempt_of(format_ip(packet.family, client), pod_name(listener))
 
     def _is_as_it_was(self, node: PassedNode, record: Record) -> bool:
         """Whether packets that met these chains and sets would meet the very same ones now, or get the same answers."""

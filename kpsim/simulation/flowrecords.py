@@ -224,6 +224,8 @@ class Recording:
             raise NotCovered
         request, answer, flow = judged.request, judged.answer, self.flow
         at_home = request.origin.whose is not Whose.POD or request.origin.node == self.at_node
+        if request.end is not None and request.end.whose is Whose.OUTSIDE:
+            raise NotCovered
         if not at_home or outcome.followed is not None or request.end is None or answer is None or flow is None:
             raise NotCovered
         versions, drawn = _followed([request, answer, *self.segments], self._ports)

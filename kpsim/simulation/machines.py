@@ -37,6 +37,7 @@ from kpsim.scenario.settings import kernel_settings
 from kpsim.simulation.answering import RunWorld, Serves, application_of
 from kpsim.simulation.attempts import Attempt, Broken, OpenFlow, lost_at, read_exchange, refusal
 from kpsim.simulation.crowding import crowd
+from kpsim.simulation.elsewhere import ListedElsewhere
 from kpsim.simulation.flowcache import FlowCache
 from kpsim.simulation.flowrecords import Recording
 from kpsim.simulation.packetloss import OUTSIDE, Lost, PacketLoss
@@ -62,6 +63,7 @@ class Machines:
         seed: int,
         at_ip: Callable[[str], Sequence[PodLife]],
         version: Callable[[], int],
+        elsewhere: ListedElsewhere,
         *,
         limit_icmp: bool,
         walk_all: bool = False,
@@ -82,7 +84,7 @@ class Machines:
         self._off: set[str] = set()
         self.absent: set[str] = set()  #: nodes that have not joined the cluster yet; they are off, too
         self.losses = PacketLoss(seed)
-        self._world = RunWorld(self._fabric, at_ip, self._off, version, self.losses)
+        self._world = RunWorld(self._fabric, at_ip, self._off, version, self.losses, elsewhere)
         self.flow_cache = None if walk_all else FlowCache(self._fabric, self._world, self._off)
         self._recording: Recording | None = None  #: of the short connection that is being walked
         self._next_collection_ns = COLLECTOR_ROUND_NS
@@ -281,9 +283,14 @@ class Machines:
     def _flow(self, judged: Exchange, at_node: str, *, local: bool) -> OpenFlow:
         request, answer = judged.request, judged.answer
         assert request.end is not None and answer is not None
-        pod = self._world.listener(request.end, Target.of(request.packet))
+        listener = self._world.listener(request.end, Target.of(request.packet))
         return OpenFlow(
-            request.sent.copy(), at_node, local, answer.sent, request.end, application_of(pod) if pod else None
+            request.sent.copy(),
+            at_node,
+            local,
+            answer.sent,
+            request.end,
+            application_of(listener) if listener else None,
         )
 
     def new_flow_way(self, packet: Packet, at_node: str, now_ns: int, *, local: bool) -> Journey:
