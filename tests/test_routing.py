@@ -327,3 +327,10 @@ def test_addresses_of_kube_ipvs0_are_sources_of_a_device_without_any(
         [Route(net("fd00:180::/64"), "cni0"), Route(net("2001:db8:9::/48"), "cni0")],
     ).with_local({V6: Map(dict.fromkeys(map(ip, bound), "kube-ipvs0"))})
     assert machine.source_for(V6, ip(towards)) == ip(source)
+
+
+def test_an_address_becomes_local_with_a_device_that_only_makes_it_so() -> None:  # IPVS-3.5
+    machine, own = routing(), ip("fd00:172:30::9")
+    assert machine.address_type(V6, own) is AddressType.UNICAST
+    assert machine.with_local({V6: Map({own: "kube-ipvs0"})}).address_type(V6, own) is AddressType.LOCAL
+    assert machine.address_type(V6, own) is AddressType.UNICAST

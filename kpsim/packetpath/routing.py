@@ -207,6 +207,8 @@ class Routing:
         }
         self._decisions: dict[tuple[Family, int], Decision | None] = {}
         self._masquerades: dict[tuple[Family, str, int, int], int | None] = {}
+        self._types4: dict[int, AddressType] = {}
+        self._types6: dict[int, AddressType] = {}
         for interface in self.interfaces.values():
             self._add_addresses(interface)
         for route in self.routes:
@@ -231,7 +233,7 @@ class Routing:
         other: Routing = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._extra = {family: extra for family, extra in addresses.items() if extra}
-        other._decisions, other._masquerades = {}, {}
+        other._decisions, other._masquerades, other._types4, other._types6 = {}, {}, {}, {}
         return other
 
     def only_local(self, family: Family) -> Map[int, str]:
@@ -303,6 +305,15 @@ class Routing:
 
     def address_type(self, family: Family, address: int) -> AddressType:
         """The type by the local table. An address behind a blackhole or unreachable route is UNICAST (K-7.4)."""
+        known = self._types4 if family is Family.IPV4 else self._types6
+        found = known.get(address)
+        if found is None:
+            if len(known) >= _CACHE_SIZE:
+                known.clear()
+            found = known[address] = self._type_of(family, address)
+        return found
+
+    def _type_of(self, family: Family, address: int) -> AddressType:
         if self.is_local(family, address):
             return AddressType.LOCAL
         if address in _MULTICAST[family]:
