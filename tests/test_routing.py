@@ -6,7 +6,7 @@ from packets import CLIENT, NODE, OTHER_NODE, POD, REMOTE_POD, ip, net, node
 from kpsim.addresses import Family
 from kpsim.errors import InputError
 from kpsim.maps import Map
-from kpsim.packetpath.routing import Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
+from kpsim.packetpath.routing import AddressType, Interface, InterfaceKind, OwnAddress, Route, RouteKind, Routing
 
 V4, V6 = Family.IPV4, Family.IPV6
 
