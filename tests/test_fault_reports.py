@@ -9,10 +9,11 @@ import kpsim
 from kpsim.errors import InputError
 from kpsim.reports.faultspells import fault_spells
 from kpsim.reports.held_up import Held, count_held
+from kpsim.reports.remedies import remedies
 from kpsim.reports.timeline import timeline_of
 from kpsim.scenario import parse_scenario
 from kpsim.simulation.expected import expected_losses
-from kpsim.simulation.runlog import API_SERVER, Fate, RunLog
+from kpsim.simulation.runlog import API_SERVER, Fate, Reason, RunLog
 from kpsim.units import SECOND_NS
 
 TRAFFIC = "traffic: [{name: t, from: nodes, nodes: [node-1], service: web, perSecond: 10}]\n"
@@ -62,6 +63,23 @@ def test_the_timeline_has_a_lane_for_an_api_server_that_fails() -> None:
     assert timeline is not None
     lanes = {lane.name: [mark.kind for mark in lane.marks].count("fault") for lane in timeline.lanes}
     assert (lanes[API_SERVER], lanes["node-1"], lanes["node-2"]) == (2, 1, 0)
+
+
+def test_against_rules_that_were_removed_a_restart_helps() -> None:
+    removed = played(FLUSH, settings=(NFT, "duration=60s"))
+    (advice,) = remedies(removed)
+    assert "restart kube-proxy there" in advice.words and "for up to 50 s" in advice.words and advice.lost == 500
+    restarted = played(FLUSH, "{at: 12s, restartProxy: {nodes: [node-1]}}", settings=(NFT, "duration=60s"))
+    assert sum(c.lost for c in restarted.connections) < 30  # its first sync writes all rules (CP-12, CP-13)
+
+
+def test_against_an_outage_no_hook_is_long_enough() -> None:
+    rollout = "{at: 10s, rollout: {workload: web}}"
+    for lasts, words in (("3s", "by a preStop hook that sleeps"), ("90s", "have the API server back sooner")):
+        down = f"{{at: 11140ms, apiServerDown: {{for: {lasts}}}}}"
+        log = played(rollout, down, settings=("duration=300s", "workloads[0].termination.preStop=0s"))
+        gone = [each for each in remedies(log) if each.cause == Reason.ENDPOINT_GONE.value]
+        assert gone and words in gone[0].words, lasts
 
 
 def test_rules_are_removed_until_a_full_sync_writes_them() -> None:

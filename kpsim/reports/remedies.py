@@ -6,9 +6,11 @@ how much is needed: how long pods have to answer follows from the load balancer'
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+from kpsim.reports.faultspells import without_rules
+from kpsim.reports.held_up import Held, attributed
 from kpsim.reports.local_policy import service_of
 from kpsim.reports.sentences import duration
 from kpsim.reports.simulated import Simulated
@@ -133,11 +135,34 @@ def _endpoint_gone(log: RunLog, service: str, lost: Losses, told: Simulated | No
         # a node goes on sending to its last endpoint while that terminates and serves (T-2.2): so its end counts, too
         return replace(_no_local_endpoint(log, service, lost, told), cause=Reason.ENDPOINT_GONE.value)
     seconds = _seconds_up(_longest_lag_ns(log, service))
+    if seconds > _LONGEST_HOOK_S and _api_was_away(log) and _mostly(log, lost, _WRITTEN_LATE):
+        return Remedy(
+            len(lost), service, Reason.ENDPOINT_GONE.value,
+            "have the API server back sooner, or run several: while it is away no rule changes, and informers and controllers come back later"
+            f" than it does. Nodes sent to pods that had ended for up to {duration(_longest_lag_ns(log, service))}: longer than a preStop"
+            " hook can reasonably last, so let clients try again elsewhere",
+            "CP-3.2, CP-6.3",
+        )  # fmt: skip
     return Remedy(
         len(lost), service, Reason.ENDPOINT_GONE.value,
         f"let pods answer for at least {seconds} s after their deletion, by a preStop hook that sleeps: a change took up to"
         f" {duration(_longest_lag_ns(log, service))} to reach the rules, and until then nodes send to pods that have ended",
         "CP-1.2, CP-2.8, T-2.3", _pre_stop(told, service, seconds),
+    )  # fmt: skip
+
+
+def _not_captured(log: RunLog, service: str, lost: Losses, _told: Simulated | None) -> Remedy | None:
+    """Rules that were removed; what no rule ever captured is a matter of what was dialled."""
+    if not any(h.kind is HappeningKind.RULES_FLUSHED for h in log.happenings) or not _mostly(log, lost, {Held.REMOVED}):
+        return None
+    nodes = {c.node for c in lost}
+    gone_ns = max((end - begin for node in nodes for begin, end, _ in without_rules(log, node)), default=0)
+    return Remedy(
+        len(lost), service, f"{Reason.NOT_CAPTURED.value}, as rules were removed",
+        "find what removes rules on these nodes (firewall services and boot scripts flush them), and restart kube-proxy there when it"
+        f" happens: its first sync writes all of them. Here they were gone for up to {duration(gone_ns)}, since kube-proxy looks after"
+        " its chains in iptables mode alone, and elsewhere writes them with its next full sync",
+        "CP-13",
     )  # fmt: skip
 
 
@@ -157,6 +182,7 @@ _ROWS: dict[Reason, _Row] = {
         "IPVS-5.1, IPVS-15",
     ),
     Reason.ENDPOINT_GONE: _endpoint_gone,
+    Reason.NOT_CAPTURED: _not_captured,
     Reason.NO_ENDPOINTS: _fixed(
         Reason.NO_ENDPOINTS,
         "keep an endpoint ready at all times: more replicas on several nodes, maxUnavailable 0 with maxSurge 1, a PodDisruptionBudget"
@@ -254,6 +280,22 @@ def _deleted(log: RunLog, lost: Losses) -> bool:
     return 2 * sum(c.endpoint in ends for c in lost) >= len(lost)
 
 
+#: stages that wait for the API server
+_WRITTEN_LATE = frozenset({Held.STATUS, Held.SEE, Held.SLICE, Held.DELIVER})
+_API_AWAY = frozenset({HappeningKind.API_SERVER_DOWN, HappeningKind.API_SERVER_BUSY, HappeningKind.NODE_CUT_OFF})
+
+
+def _api_was_away(log: RunLog) -> bool:
+    return any(fault.kind in _API_AWAY for fault in log.faults)
+
+
+def _mostly(log: RunLog, lost: Losses, held: Collection[Held]) -> bool:
+    """Return whether one of these held up the news for most of the lost connections."""
+    wanted = set(map(id, lost))
+    found = sum(by in held for c, by in attributed(log) if id(c) in wanted)
+    return 2 * found > len(lost)
+
+
 def _longest_lag_ns(log: RunLog, service: str) -> int:
     return max((lag_ns(p) for p in log.programming if p.service == service), default=SECOND_NS)
 
@@ -272,6 +314,7 @@ def _pre_stop(told: Simulated | None, service: str, seconds: int) -> str:
     return " ".join(f"--set {shlex.quote(each)}" for each in settings)
 
 
+_LONGEST_HOOK_S = 60  #: longer than this no pod is kept waiting for its end
 _GRACE_S = 30  #: the default grace period, in which the hook has to end
 
 
